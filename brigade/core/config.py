@@ -12,8 +12,8 @@ from dataclasses import MISSING, dataclass, field
 from typing import Any, ClassVar, Literal
 
 from brigade.core.errors import ConfigError
+from brigade.core.messages import Role
 
-Role = Literal["prefill", "decode", "mixed"]
 Dtype = Literal["auto", "float32", "bfloat16"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -90,7 +90,7 @@ class WorkerConfig:
     model: str = setting("local Hugging Face model folder")
     dtype: Dtype = setting("type of weights, activations and KV; auto is what the model's config.json says", "auto")
     device: str = setting("auto, cpu, cuda or cuda:N", "auto")
-    role: Role = setting("role at start; the balancer may change it", "mixed")
+    role: Role = setting("role at start; the balancer may change it", Role.MIXED)
     worker_name: str | None = setting("stable name of this worker; drawn at random when not given", None)
     block_size_tokens: int = setting("token slots of one KV block", 16)
     num_blocks: int = setting("KV blocks of the pool; 0 derives them from --kv-memory-mb", 0)

@@ -14,6 +14,7 @@ import types
 import typing
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -149,11 +150,11 @@ def _convert(hint: Any, value: object, where: str) -> object:
     """Return `value` as the type that a field declares: text (environment, flags) parsed, TOML values checked."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         (hint,) = (item for item in typing.get_args(hint) if item is not type(None))
-    if typing.get_origin(hint) is typing.Literal:
-        choices = typing.get_args(hint)
+    choices = _choices(hint)
+    if choices:
         if value not in choices:
             raise ConfigError(f"{where} must be one of {', '.join(map(str, choices))}, not {value!r}")
-        return value
+        return choices[choices.index(value)]
     if hint is bool:
         return _convert_bool(value, where)
     if hint is str and isinstance(value, str):
@@ -210,7 +211,7 @@ def add_flags(parser: argparse.ArgumentParser, parts: Sequence[type], *, fixed: 
                 continue
             seen.add(setting.name)
             default = "required" if setting.default is MISSING else f"default {setting.default}"
-            choices = typing.get_args(hints[setting.name]) if _is_choice(hints[setting.name]) else ()
+            choices = _choices(hints[setting.name])
             metavar = "{" + ",".join(choices) + "}" if choices else setting.name.rsplit("_", 1)[-1].upper()
             help_text = f"{setting.metadata['help']} ({default}) [{env_of(setting.name)}]"
             group.add_argument(
@@ -218,8 +219,11 @@ def add_flags(parser: argparse.ArgumentParser, parts: Sequence[type], *, fixed: 
             )
 
 
-def _is_choice(hint: Any) -> bool:
-    return typing.get_origin(hint) is typing.Literal
+def _choices(hint: Any) -> tuple[Any, ...]:
+    """Return the allowed values of a Literal or an enum of texts; nothing for any other type."""
+    if typing.get_origin(hint) is typing.Literal:
+        return typing.get_args(hint)
+    return tuple(hint) if isinstance(hint, type) and issubclass(hint, StrEnum) else ()
 
 
 def load_parts(
