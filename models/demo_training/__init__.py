@@ -1,0 +1,1 @@
+"""How the bundled demo model is made: text generator, tokenizer, training loop and checks."""
