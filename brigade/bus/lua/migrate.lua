@@ -1,0 +1,20 @@
+-- A running decode moves to another decode worker (rule 9), one transaction. ARGV: worker, request id, attempt, decode entry
+-- id, frame part of tokens not yet published ('' = none), target, target's epoch, decode job.
+-- Answers 'DONE', 'ALREADY', 'TARGET' (it may step on here) or 'STALE' (the attempt has moved on: free its blocks).
+local w, id, attempt, dentry, part, target, epoch, job = unpack(ARGV)
+local r = record(id)
+if not is_stale(r, attempt) and r.holder ~= w and r.prefiller == w and (r.state == 'HANDED' or r.state == 'DECODING') then
+  return 'ALREADY'
+end
+if is_stale(r, attempt) or r.state ~= 'DECODING' or r.holder ~= w then
+  drop_decode_entry(w, dentry)
+  return 'STALE'
+end
+local t = redis.call('HMGET', P .. 'worker:' .. target, 'role', 'accepting', 'epoch')
+if not t[1] or t[1] == 'prefill' or t[2] ~= '1' or t[3] ~= epoch then return 'TARGET' end
+local new_entry = redis.call('XADD', P .. 'decode:' .. target, 'NOMKSTREAM', '*', 'r', id, 'a', attempt, 'j', job)
+if not new_entry then return 'TARGET' end
+if part ~= '' then publish(r.owner, part) end
+redis.call('HSET', req_key(id), 'state', 'HANDED', 'holder', target, 'prefiller', w, 'dentry', new_entry, 't_handed', now())
+drop_decode_entry(w, dentry)
+return 'DONE'
