@@ -156,5 +156,48 @@ class BalancerConfig:
         _check_port(self, "health_port")
 
 
-PARTS: tuple[type, ...] = (InstallationConfig, TimingConfig, WorkerConfig, RouterServiceConfig, BalancerConfig)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpConfig:
+    """What `brigade up` starts on this host."""
+
+    section: ClassVar[str] = "up"
+
+    prefill: int | None = setting("prefill workers; 1 when not given, 0 beside --mixed", None)
+    decode: int | None = setting("decode workers; 1 when not given, 0 beside --mixed", None)
+    mixed: int = setting("workers that do both", 0)
+    threads_per_worker: int = setting("CPU threads of each worker; 0 divides the cores among them", 0)
+    verbose: bool = setting("show what the services log at level info", False)
+
+    def __post_init__(self) -> None:
+        for name in ("prefill", "decode", "mixed", "threads_per_worker"):
+            count = getattr(self, name)
+            _check(self, count is None or count >= 0, name, "must not be negative")
+        if self.num_mixed == 0 and (self.num_prefill == 0 or self.num_decode == 0):
+            raise ConfigError("prefill and decode need at least one worker each, or one mixed worker")
+
+    @property
+    def num_prefill(self) -> int:
+        return self.prefill if self.prefill is not None else int(self.mixed == 0)
+
+    @property
+    def num_decode(self) -> int:
+        return self.decode if self.decode is not None else int(self.mixed == 0)
+
+    @property
+    def num_mixed(self) -> int:
+        return self.mixed
+
+    @property
+    def num_workers(self) -> int:
+        return self.num_prefill + self.num_decode + self.num_mixed
+
+
+PARTS: tuple[type, ...] = (
+    InstallationConfig,
+    TimingConfig,
+    WorkerConfig,
+    RouterServiceConfig,
+    BalancerConfig,
+    UpConfig,
+)
 """All parts. A configuration file and an environment are shared by all services, so each knows the others' names."""

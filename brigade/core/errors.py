@@ -2,6 +2,7 @@
 
 BrigadeError
 ├── ConfigError            a setting is wrong; the program stops with this sentence
+├── StartError             a process that we started did not come up; the supervisor gives up with this sentence
 ├── ModelError             a model folder cannot be served: missing, unsupported, wrong dtype, differs from its reference
 ├── InvalidRequest         the client's request is wrong (HTTP 400); names the field
 ├── Overloaded             no room now (HTTP 429); retry
@@ -23,6 +24,10 @@ class BrigadeError(Exception):
 
 class ConfigError(BrigadeError):
     """A setting is unknown, malformed or contradicts another."""
+
+
+class StartError(BrigadeError):
+    """A process that we started did not come up; the message is one sentence for the operator."""
 
 
 class ModelError(BrigadeError):

@@ -13,7 +13,7 @@ import tomllib
 import types
 import typing
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -115,7 +115,7 @@ def load(part: type[Part], *, file: SettingsFile | None, env: Mapping[str, str],
     values: dict[str, object] = {}
     sources: dict[str, str] = {}
     for setting in settings_of(part):
-        found = _find(setting, section_of(part), file=file, env=env, flags=flags)
+        found = find(part, setting, file=file, env=env, flags=flags)
         if found is None:
             if setting.default is MISSING:
                 ways = f"{flag_of(setting.name)}, {env_of(setting.name)} or {setting.name} in [{section_of(part)}]"
@@ -131,11 +131,11 @@ def load(part: type[Part], *, file: SettingsFile | None, env: Mapping[str, str],
         raise ConfigError(f"{sources[field_name]}: {error}" if field_name in sources else str(error)) from None
 
 
-def _find(
-    setting: Field[Any], section: str, *, file: SettingsFile | None, env: Mapping[str, str], flags: Mapping[str, str]
+def find(
+    part: type, setting: Field[Any], *, file: SettingsFile | None, env: Mapping[str, str], flags: Mapping[str, str]
 ) -> tuple[str, object] | None:
-    """Return where a value stands and the value, from the source that counts most."""
-    name = setting.name
+    """Return where a field's value stands and the value, from the source that counts most; None leaves its default."""
+    name, section = setting.name, section_of(part)
     if name in flags:
         return flag_of(name), flags[name]
     for variable in (env_of(name), setting.metadata.get("env")):
@@ -214,9 +214,11 @@ def add_flags(parser: argparse.ArgumentParser, parts: Sequence[type], *, fixed: 
             choices = _choices(hints[setting.name])
             metavar = "{" + ",".join(choices) + "}" if choices else setting.name.rsplit("_", 1)[-1].upper()
             help_text = f"{setting.metadata['help']} ({default}) [{env_of(setting.name)}]"
-            group.add_argument(
+            option = group.add_argument(
                 flag_of(setting.name), dest=setting.name, metavar=metavar, default=argparse.SUPPRESS, help=help_text
             )
+            if hints[setting.name] is bool:
+                option.nargs, option.const = "?", "true"
 
 
 def _choices(hint: Any) -> tuple[Any, ...]:
@@ -226,19 +228,35 @@ def _choices(hint: Any) -> tuple[Any, ...]:
     return tuple(hint) if isinstance(hint, type) and issubclass(hint, StrEnum) else ()
 
 
-def load_parts(
-    parts: Sequence[type], *, args: argparse.Namespace, env: Mapping[str, str], fixed: Mapping[str, str] | None = None
-) -> tuple[Any, ...]:
-    """Make all `parts` from parsed arguments (of a parser with `add_flags`) and an environment, in the order given.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """Where one process's settings come from: its file, its environment and its flags (field name to text)."""
 
-    `fixed` maps field names to values that nothing overrides.
-    """
-    known = tuple(dict.fromkeys((*PARTS, *parts)))
-    path = args.config or env.get(CONFIG_ENV)
-    file = SettingsFile.read(path) if path else None
-    if file is not None:
-        file.check_sections(known)
-    check_env(env, known)
-    flags = {name: value for name, value in vars(args).items() if name != "config" and value is not None}
-    flags.update(fixed or {})
-    return tuple(load(part, file=file, env=env, flags=flags) for part in parts)
+    file: SettingsFile | None
+    env: Mapping[str, str]
+    flags: Mapping[str, str]
+
+    @classmethod
+    def of(cls, parts: Sequence[type], *, args: argparse.Namespace, env: Mapping[str, str]) -> Sources:
+        """Take the flags from parsed arguments (of a parser with `add_flags`). Raises ConfigError for unknown names."""
+        known = tuple(dict.fromkeys((*PARTS, *parts)))
+        path = args.config or env.get(CONFIG_ENV)
+        file = SettingsFile.read(path) if path else None
+        if file is not None:
+            file.check_sections(known)
+        check_env(env, known)
+        flags = {name: value for name, value in vars(args).items() if name != "config" and value is not None}
+        return cls(file=file, env=env, flags=flags)
+
+    def gives(self, part: type, name: str) -> bool:
+        """Whether one of the sources sets this field, so that its default does not count."""
+        setting = next(setting for setting in settings_of(part) if setting.name == name)
+        return find(part, setting, file=self.file, env=self.env, flags=self.flags) is not None
+
+    def with_flags(self, **flags: str) -> Sources:
+        """Return the same sources with more flags, which count most."""
+        return replace(self, flags={**self.flags, **flags})
+
+    def load(self, part: type[Part]) -> Part:
+        """Make one part. Raises ConfigError naming source and field."""
+        return load(part, file=self.file, env=self.env, flags=self.flags)

@@ -19,7 +19,7 @@ import structlog
 from brigade.core.config import InstallationConfig, TimingConfig
 from brigade.core.errors import BrigadeError
 from brigade.runtime.logs import setup_logs
-from brigade.runtime.service_args import EXIT_WRONG_SETTING
+from brigade.runtime.service_args import EXIT_UNAVAILABLE, EXIT_WRONG_SETTING
 
 EXIT_FORCED = 1
 EXIT_CRASHED = 1
@@ -59,8 +59,8 @@ def run_service(name: str, main: Main, *, installation: InstallationConfig, timi
     """Run `main` on a new event loop until it returns, and return the exit status of the process.
 
     0: `main` returned. 1: it was forced out, or crashed (traceback in the log). 2: it raised a BrigadeError or could
-    not listen on its address; that sentence alone goes to stderr. `main` keeps its tasks in a TaskGroup, watches
-    `stop.draining` and returns when it has drained.
+    not listen on its address; that sentence alone goes to stderr. 3: the same, but trying again may help. `main` keeps
+    its tasks in a TaskGroup, watches `stop.draining` and returns when it has drained.
     """
     setup_logs(name, installation.log_level)
     try:
@@ -71,7 +71,7 @@ def run_service(name: str, main: Main, *, installation: InstallationConfig, timi
         if sentences:
             for sentence in sentences:
                 print(f"{name}: {sentence}", file=sys.stderr)
-            return EXIT_WRONG_SETTING
+            return EXIT_UNAVAILABLE if is_retryable(error) else EXIT_WRONG_SETTING
         structlog.get_logger().error("service_crashed", exc_info=error)
         return EXIT_CRASHED
 
@@ -119,6 +119,11 @@ def start_errors(error: BaseException) -> list[str]:
     if not all(isinstance(leaf, BrigadeError) or _is_address_error(leaf) for leaf in leaves):
         return []
     return [str(leaf) if isinstance(leaf, BrigadeError) else f"cannot listen: {leaf}" for leaf in leaves]
+
+
+def is_retryable(error: BaseException) -> bool:
+    """Whether every error inside `error` says that trying again may help."""
+    return all(isinstance(leaf, BrigadeError) and leaf.retryable for leaf in _leaves(error))
 
 
 def _is_address_error(error: BaseException) -> bool:

@@ -8,10 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from brigade.core.errors import ConfigError
-from brigade.core.settings import add_flags, load_parts, make_parser
+from brigade.core.settings import Sources, add_flags, make_parser
 
 EXIT_WRONG_SETTING = 2
 """Exit status of a process that a wrong setting, model or address kept from starting: starting it again cannot help."""
+
+EXIT_UNAVAILABLE = 3
+"""Exit status of a process that missed something it needs (Redis, above all): starting it again later may help."""
 
 
 def parse_service_args(
@@ -24,7 +27,8 @@ def parse_service_args(
     parser = make_parser(prog)
     try:
         add_flags(parser, parts, fixed=tuple(fixed or ()))
-        return load_parts(parts, args=parser.parse_args(argv), env=os.environ, fixed=fixed)
+        sources = Sources.of(parts, args=parser.parse_args(argv), env=os.environ).with_flags(**(fixed or {}))
+        return tuple(sources.load(part) for part in parts)
     except ConfigError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         raise SystemExit(EXIT_WRONG_SETTING) from None

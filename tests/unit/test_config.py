@@ -14,18 +14,19 @@ from brigade.core.config import (
     InstallationConfig,
     RouterServiceConfig,
     TimingConfig,
+    UpConfig,
     WorkerConfig,
 )
 from brigade.core.errors import ConfigError
 from brigade.core.messages import Role
 from brigade.core.settings import (
     SettingsFile,
+    Sources,
     add_flags,
     check_env,
     env_of,
     flag_of,
     load,
-    load_parts,
     make_parser,
     settings_of,
 )
@@ -55,7 +56,8 @@ def load_from(text: str, tmp_path: Path) -> tuple[object, ...]:
     parser = make_parser("prog")
     add_flags(parser, (InstallationConfig, TimingConfig))
     args = parser.parse_args(["--config", str(path)])
-    return load_parts((InstallationConfig, TimingConfig), args=args, env={})
+    sources = Sources.of((InstallationConfig, TimingConfig), args=args, env={})
+    return sources.load(InstallationConfig), sources.load(TimingConfig)
 
 
 def test_file_yields_to_environment_and_environment_to_flags(settings_file: SettingsFile) -> None:
@@ -205,7 +207,8 @@ def test_name_that_two_parts_share_is_one_flag() -> None:
     parser = make_parser("prog")
     add_flags(parser, (WorkerConfig, BalancerConfig))
     args = parser.parse_args(["--model", "m", "--health-port", "9000"])
-    worker, balancer = load_parts((WorkerConfig, BalancerConfig), args=args, env={})
+    sources = Sources.of((WorkerConfig, BalancerConfig), args=args, env={})
+    worker, balancer = sources.load(WorkerConfig), sources.load(BalancerConfig)
     assert worker.health_port == balancer.health_port == 9000
 
 
@@ -222,6 +225,37 @@ def test_switch_takes_words_for_yes_and_no() -> None:
     assert load(Part, file=None, env={"BRIGADE_ON": "yes"}, flags={"on": "OFF"}).on is False
     with pytest.raises(ConfigError, match="on must be true or false"):
         load(Part, file=None, env={"BRIGADE_ON": "maybe"}, flags={})
+
+
+@pytest.mark.parametrize(
+    ("flags", "workers"),
+    [
+        ({}, (1, 1, 0)),
+        ({"mixed": "2"}, (0, 0, 2)),
+        ({"prefill": "3"}, (3, 1, 0)),
+        ({"mixed": "1", "decode": "2"}, (0, 2, 1)),
+    ],
+)
+def test_up_starts_one_of_each_unless_told_otherwise(flags: dict[str, str], workers: tuple[int, int, int]) -> None:
+    """`brigade up` alone is 1P1D; --mixed alone is no more than what it says."""
+    up = load(UpConfig, file=None, env={}, flags=flags)
+    assert (up.num_prefill, up.num_decode, up.num_mixed) == workers
+
+
+def test_up_without_decode_worker_is_refused() -> None:
+    """An installation that can never answer does not start."""
+    with pytest.raises(ConfigError, match="at least one worker each"):
+        UpConfig(prefill=2, decode=0)
+
+
+def test_flag_of_a_switch_may_stand_alone() -> None:
+    """`--verbose` needs no word after it, and what is given can be told from a default."""
+    parser = make_parser("prog")
+    add_flags(parser, (UpConfig,))
+    sources = Sources.of((UpConfig,), args=parser.parse_args(["--verbose", "--mixed", "1"]), env={})
+    assert sources.load(UpConfig).verbose is True
+    assert sources.gives(UpConfig, "mixed")
+    assert not sources.gives(UpConfig, "prefill")
 
 
 def test_secrets_are_not_in_the_representation() -> None:
