@@ -1,0 +1,1 @@
+"""Evidence that runs beside the tests: models that are checked exhaustively."""
