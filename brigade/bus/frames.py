@@ -44,15 +44,21 @@ class FrameReader:
             await self._bus.command("XTRIM", self._key, "MINID", self._cursor)
         return parts
 
-    async def has_unread(self) -> bool:
-        """Whether an entry lies beyond the cursor (a FINISHED record with nothing left to read is a gap)."""
-        return bool(
-            await self._bus.command(
-                "XRANGE", self._key, f"({self._cursor}" if self._cursor != "0" else "-", "+", "COUNT", 1
-            )
-        )
+    async def last_id(self) -> str:
+        """Return the id of the newest entry, '0' when there is none. Raises BusError."""
+        newest = await self._bus.command("XREVRANGE", self._key, "+", "-", "COUNT", 1)
+        return str(newest[0][0].decode()) if newest else "0"
+
+    def has_passed(self, entry_id: str) -> bool:
+        """Whether everything up to this entry has been read (what is FINISHED by then and incomplete has lost a frame)."""
+        return _order(entry_id) <= _order(self._cursor)
 
 
 async def bury(bus: Bus, source: str, reason: str, data: bytes) -> None:
     """Put a poison entry on the dead-letter stream."""
     await bus.command("XADD", bus.keys.dead, "MAXLEN", "~", 1000, "*", "source", source, "reason", reason, "data", data)
+
+
+def _order(entry_id: str) -> tuple[int, int]:
+    ms, _, seq = entry_id.partition("-")
+    return int(ms), int(seq or 0)

@@ -1,0 +1,447 @@
+"""The owner of requests: the table, the lease, the frame reader, the watch over holders, and every new attempt.
+
+One router process has one owner. Frames of all its requests come in one stream and are applied in order by one task.
+Whatever needs a script is done by one short task per request, which sends it again until it is answered. Nothing here
+knows HTTP or text: answers leave through their sinks. The rules that the numbers name are in docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections import deque
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from brigade.bus.client import Bus
+from brigade.bus.frames import FrameReader
+from brigade.bus.inspect import request_record
+from brigade.bus.registry import list_workers, sweep_dead
+from brigade.bus.requests import RequestStore
+from brigade.core.answer import AcceptedTokens, AnswerSink
+from brigade.core.config import TimingConfig
+from brigade.core.errors import BusError, Unavailable
+from brigade.core.messages import FramePart, PullFailed, TokensPart, WorkerView
+from brigade.core.request import RequestSpec, RequestState
+from services.router.owning.owned import Owned, Phase
+
+log = structlog.get_logger()
+
+RETRY_AFTER_S = 2.0
+RESEND_PAUSE_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A request that ended here: written again should Redis forget its end (rule 2e)."""
+
+    request_id: str
+    attempt: int
+    state: RequestState
+    reason: str
+    ended_s: float
+
+
+class RequestOwner:
+    """Implements brigade.core.answer.Owner. `run` must be running for anything to happen."""
+
+    def __init__(self, bus: Bus, timing: TimingConfig, *, name: str = "router") -> None:
+        self._bus = bus
+        self._timing = timing
+        self._name = name
+        self._owned: dict[str, Owned] = {}
+        self._ended: deque[Ended] = deque()
+        self._workers: list[WorkerView] = []
+        self._tasks: asyncio.TaskGroup | None = None
+        self._is_draining = False
+        self._all_ended = asyncio.Event()
+        self._acted_incarnation = 0
+        self._sweep_at_s = 0.0
+        self._enlist()
+
+    def _enlist(self) -> None:
+        """Take a new identity: an id is never used twice (rule 5)."""
+        self.router_id = f"{self._name}-{secrets.token_hex(4)}"
+        self._store = RequestStore(self._bus, self.router_id, record_ttl_s=self._timing.record_ttl_s)
+        self._frames = FrameReader(self._bus, self.router_id)
+
+    # -- what the HTTP surface asks --------------------------------------------------------------------------------------
+
+    @property
+    def num_unfinished(self) -> int:
+        return len(self._owned)
+
+    @property
+    def workers(self) -> Sequence[WorkerView]:
+        """The registered workers as last seen."""
+        return self._workers
+
+    def max_request_tokens(self) -> int | None:
+        """Return the most tokens, prompt and answer, for which some living worker has room, or None when none lives."""
+        sizes = [w.status.num_blocks * w.status.block_size_tokens for w in self._workers if w.status]
+        return max(sizes, default=None)
+
+    def is_ready(self) -> str | None:
+        """Return None when requests can be served now, else one sentence saying why not."""
+        if self._tasks is None or not self._acted_incarnation:
+            return "the router is starting"
+        if self._is_draining:
+            return "the router is leaving"
+        if not self._bus.is_settled(0.0):
+            return "Redis does not answer"
+        alive = [w for w in self._workers if w.is_alive and w.role is not None]
+        if not any(w.role and w.role.prefills for w in alive):
+            return "no prefill worker is registered"
+        if not any(w.role and w.role.decodes for w in alive):
+            return "no decode worker is registered"
+        return None
+
+    def submit(self, specs: Sequence[RequestSpec], sinks: Sequence[AnswerSink]) -> None:
+        """Take ownership of the branches of one client request. Raises Unavailable."""
+        not_ready = self.is_ready()
+        if not_ready or self._tasks is None:
+            raise Unavailable(not_ready or "the router is stopping", retry_after_s=RETRY_AFTER_S)
+        owned = [Owned(spec=spec, sink=sink) for spec, sink in zip(specs, sinks, strict=True)]
+        for request in owned:
+            assert request.request_id not in self._owned, "request ids are unique"
+            self._owned[request.request_id] = request
+        self._spawn(self._submit(owned))
+
+    def cancel(self, request_id: str) -> None:
+        """The client has left: end the request wherever it is. Unknown and ended requests are ignored."""
+        request = self._owned.get(request_id)
+        if request is not None:
+            self._conclude(request, RequestState.CANCELLED, "the client left")
+
+    # -- life ------------------------------------------------------------------------------------------------------------
+
+    async def run(self, draining: asyncio.Event) -> None:
+        """Own requests until `draining` is set and the last request has ended."""
+        await self._bus.prepare()
+        await self._register()
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            loops = [tasks.create_task(loop) for loop in (self._read_frames(), self._watch())]
+            await draining.wait()
+            self._is_draining = True
+            if self._owned:
+                await self._all_ended.wait()
+            for loop in loops:
+                loop.cancel()
+        self._tasks = None
+        await self._store.deregister()
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        if self._tasks is None:
+            work.close()  # stopping: the janitor ends what is left when the lease has gone
+        else:
+            self._tasks.create_task(work)
+
+    async def _register(self) -> None:
+        incarnation = self._bus.incarnation
+        await self._store.heartbeat(ttl_s=self._timing.heartbeat_ttl_s, status=b"", first=True)
+        self._workers = await list_workers(self._bus)
+        self._acted_incarnation = incarnation
+
+    # -- frames ----------------------------------------------------------------------------------------------------------
+
+    async def _read_frames(self) -> None:
+        while True:
+            if self._bus.incarnation != self._acted_incarnation:
+                await self._on_forgetful_redis()
+                continue
+            try:
+                parts = await self._frames.read()
+            except BusError as e:
+                log.warning("frames_unreadable", error=str(e))
+                await asyncio.sleep(RESEND_PAUSE_S)
+                continue
+            if self._bus.incarnation != self._acted_incarnation:
+                continue  # these may be another server's frames: freeze first, then read them again (rule 2a)
+            for part in parts:
+                self._on_part(part)
+
+    def _on_part(self, part: FramePart) -> None:
+        request = self._owned.get(part.request_id)
+        if request is None:
+            return
+        if isinstance(part, PullFailed):
+            if request.phase is Phase.OPEN and part.attempt == request.attempt:
+                log.info("attempt_lost", request_id=request.request_id, attempt=part.attempt, reason=part.reason)
+                self._start_raise(request)
+        elif request.phase is Phase.OPEN:
+            self._apply(request, part)
+        else:
+            request.hold(part)
+
+    def _apply(self, request: Owned, part: TokensPart) -> None:
+        had_gap = request.gap_since_s is not None
+        ended_by = request.apply(part, time.time())
+        if ended_by == "worker":
+            self._end(request, RequestState.FINISHED, request.ended_with)
+        elif ended_by == "owner":
+            self._conclude(request, RequestState.FINISHED, request.ended_with)
+        elif request.is_overfull:
+            self._start_raise(request, force=True)
+        elif had_gap and request.gap_since_s is None:
+            self._apply_held(request)
+
+    def _apply_held(self, request: Owned) -> None:
+        for part in request.take_held():
+            if request.phase is Phase.OPEN:
+                self._apply(request, part)
+            elif request.phase is not Phase.ENDED:
+                request.hold(part)
+
+    # -- scripts of one request ------------------------------------------------------------------------------------------
+
+    async def _submit(self, requests: list[Owned]) -> None:
+        incarnation = self._acted_incarnation
+        error: BusError | None = None
+        try:
+            await self._store.submit([request.spec for request in requests])
+        except BusError as e:
+            error = e
+        for request in requests:
+            if request.phase is not Phase.SUBMITTING:
+                continue  # cancelled meanwhile
+            if self._bus.incarnation != incarnation:
+                # executed and forgotten, or not executed at all: attempt 1 may be taken (rule 2f)
+                self._start_raise(request, force=True, is_failure=False)
+            elif error is not None:
+                request.sink.on_error(
+                    Unavailable(f"the request was not accepted: {error}", retry_after_s=RETRY_AFTER_S)
+                )
+                self._conclude(request, RequestState.CANCELLED, "not accepted in time")
+            else:
+                request.phase = Phase.OPEN
+                self._apply_held(request)
+
+    def _start_raise(self, request: Owned, *, force: bool = False, is_failure: bool = True) -> None:
+        """Freeze the request and start its next attempt; nothing happens while one is being started already."""
+        if request.phase in (Phase.RAISING, Phase.ENDED):
+            return
+        request.phase = Phase.RAISING
+        request.finished_by_entry = None
+        request.num_failures += is_failure
+        self._spawn(self._raise(request, force))
+
+    async def _raise(self, request: Owned, force: bool) -> None:
+        if request.num_failures >= self._timing.max_attempts:
+            request.sink.on_error(Unavailable("the request failed on several workers", retry_after_s=RETRY_AFTER_S))
+            self._conclude(request, RequestState.FAILED, f"gave up after {request.num_failures} failed attempts")
+            return
+        if (reason := request.prefix_reason) is not None:
+            # complete, but the frame that says so was lost: recorded FINISHED, not published (rule 7)
+            request.sink.on_tokens(AcceptedTokens(offset=len(request.accepted), tokens=(), finish_reason=reason))
+            self._conclude(request, RequestState.FINISHED, reason)
+            return
+        while request.phase is Phase.RAISING:
+            new = request.next_attempt()
+            incarnation = self._bus.incarnation
+            answer = await self._raise_once(request, new, force, incarnation)
+            if request.phase is not Phase.RAISING:
+                return  # cancelled meanwhile
+            if self._bus.incarnation != incarnation or answer == "MISSING":
+                request.held.clear()
+                force = True
+                continue
+            self._on_raise_answer(request, new, answer)
+            return
+
+    async def _raise_once(self, request: Owned, new: int, force: bool, incarnation: int) -> str:
+        """Send one raise until it is answered or another server answers."""
+        while request.phase is Phase.RAISING and self._bus.incarnation == incarnation:
+            try:
+                answer = await self._store.raise_attempt(
+                    request.spec, believed=request.attempt, new=new, prefix=request.accepted, force=force
+                )
+            except BusError as e:
+                log.warning("raise_unanswered", request_id=request.request_id, error=str(e))
+                await asyncio.sleep(RESEND_PAUSE_S)
+                continue
+            if answer != "NO_OWNER":
+                return answer
+            await asyncio.sleep(self._timing.heartbeat_interval_s)  # our own lease first
+        return ""
+
+    def _on_raise_answer(self, request: Owned, new: int, answer: str) -> None:
+        if answer in ("RAISED", "ALREADY"):
+            log.info("attempt_raised", request_id=request.request_id, attempt=new, prefix_tokens=len(request.accepted))
+            request.attempt = new
+            request.held = [part for part in request.held if part.attempt == new]
+            request.phase = Phase.OPEN
+            self._apply_held(request)
+        elif answer == RequestState.FINISHED:
+            # the last frames are held here or still unread; should they be lost, the watch raises with leave to reopen
+            request.phase = Phase.OPEN
+            self._apply_held(request)
+        else:
+            self._fail(request, f"the request was ended elsewhere ({answer})")
+
+    def _conclude(self, request: Owned, state: RequestState, reason: str) -> None:
+        """End a request from our side and say so in its record, wherever it is held."""
+        ended = self._end(request, state, reason)
+        self._spawn(self._write_end(ended))
+
+    async def _write_end(self, ended: Ended) -> None:
+        while True:
+            incarnation = self._bus.incarnation
+            try:
+                await self._store.conclude(
+                    ended.request_id, attempt=ended.attempt, state=ended.state, reason=ended.reason
+                )
+            except BusError as e:
+                log.warning("conclusion_unanswered", request_id=ended.request_id, error=str(e))
+                await asyncio.sleep(RESEND_PAUSE_S)
+                continue
+            if self._bus.incarnation == incarnation:
+                return
+
+    def _fail(self, request: Owned, reason: str) -> None:
+        """The record ended without us: end the client's stream with an error."""
+        if request.phase is not Phase.ENDED:
+            request.sink.on_error(Unavailable(reason, retry_after_s=RETRY_AFTER_S))
+            self._end(request, RequestState.CANCELLED, reason)
+
+    def _end(self, request: Owned, state: RequestState, reason: str) -> Ended:
+        request.phase = Phase.ENDED
+        request.held.clear()
+        self._owned.pop(request.request_id, None)
+        if not self._owned and self._is_draining:
+            self._all_ended.set()
+        ended = Ended(request.request_id, request.highest_attempt, state, reason, time.time())
+        self._ended.append(ended)
+        self._spawn(self._log_line(request, ended))
+        return ended
+
+    async def _log_line(self, request: Owned, ended: Ended) -> None:
+        """Write the one canonical line of a request, with its timeline."""
+        try:
+            record = await request_record(self._bus, request.request_id) or {}
+        except BusError as e:
+            record = {"record_error": str(e)}
+        stamps = {k: round(float(v), 6) for k, v in record.items() if k.startswith("t_")}
+        log.info(
+            "request",
+            request_id=request.request_id,
+            state=str(ended.state),
+            reason=ended.reason,
+            priority_class=request.spec.priority_class,
+            isl=len(request.spec.prompt_token_ids),
+            osl=len(request.accepted),
+            attempts=request.highest_attempt,
+            prefill_worker=record.get("prefiller", ""),
+            decode_worker=record.get("holder", ""),
+            t_received=round(request.spec.arrival_s, 6),
+            t_first_token=request.first_token_s and round(request.first_token_s, 6),
+            t_last_token=round(ended.ended_s, 6),
+            **stamps,
+        )
+
+    # -- watch -----------------------------------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        """Renew the lease, look after the holders of our requests, and sweep what dead processes left."""
+        while True:
+            await asyncio.sleep(self._timing.heartbeat_interval_s)
+            if self._bus.incarnation != self._acted_incarnation:
+                continue  # the frame reader freezes everything first
+            try:
+                lease = await self._store.heartbeat(ttl_s=self._timing.heartbeat_ttl_s, status=b"", first=False)
+                if lease == "DRAINED":
+                    await self._on_drained()
+                    continue
+                self._workers = await list_workers(self._bus)
+                await self._check_standings()
+                await self._sweep()
+            except BusError as e:
+                log.warning("watch_unanswered", error=str(e))
+            self._forget_ended()
+
+    async def _check_standings(self) -> None:
+        now_s = time.time()
+        watched = [request for request in self._owned.values() if request.phase is Phase.OPEN]
+        attempts = [request.attempt for request in watched]
+        incarnation = self._bus.incarnation
+        standings = await self._store.standings([request.request_id for request in watched])
+        newest: str | None = None
+        for request, attempt, standing in zip(watched, attempts, standings, strict=True):
+            if not self._is_unmoved(request, attempt) or self._bus.incarnation != incarnation:
+                continue  # it moved while we asked
+            gap_s = 0.0 if request.gap_since_s is None else now_s - request.gap_since_s
+            if standing.state in (RequestState.CANCELLED, RequestState.FAILED):
+                self._fail(request, f"the request was ended elsewhere ({standing.state})")
+            elif standing.state is None or gap_s > self._timing.gap_timeout_s:
+                self._start_raise(request, force=True)
+            elif standing.state is RequestState.FINISHED:
+                newest = newest or await self._frames.last_id()
+                if request.finished_by_entry is None:
+                    request.finished_by_entry = newest
+                elif self._frames.has_passed(request.finished_by_entry) and self._is_unmoved(request, attempt):
+                    self._start_raise(request, force=True)
+            elif not standing.holder_alive and self._bus.is_settled(self._timing.heartbeat_ttl_s):
+                log.info("holder_gone", request_id=request.request_id, attempt=attempt, holder=standing.holder)
+                self._start_raise(request)
+
+    @staticmethod
+    def _is_unmoved(request: Owned, attempt: int) -> bool:
+        return request.phase is Phase.OPEN and request.attempt == attempt
+
+    async def _sweep(self) -> None:
+        ttl_s = self._timing.heartbeat_ttl_s
+        now_s = time.monotonic()
+        if now_s < self._sweep_at_s or not self._bus.is_settled(ttl_s):
+            return
+        self._sweep_at_s = now_s + ttl_s / 2
+        report = await sweep_dead(self._bus, record_ttl_s=self._timing.record_ttl_s)
+        if any((report.num_cancelled, report.num_dropped, report.num_workers_left, report.num_routers_left)):
+            log.info(
+                "janitor",
+                cancelled=report.num_cancelled,
+                dropped=report.num_dropped,
+                workers=report.num_workers_left,
+                routers=report.num_routers_left,
+            )
+
+    def _forget_ended(self) -> None:
+        horizon_s = time.time() - self._timing.record_ttl_s
+        while self._ended and self._ended[0].ended_s < horizon_s:
+            self._ended.popleft()
+
+    # -- what Redis may do to us -----------------------------------------------------------------------------------------
+
+    async def _on_forgetful_redis(self) -> None:
+        """Another server answers: freeze all, read anew, start everything again, end again what had ended (rule 2)."""
+        incarnation = self._bus.incarnation
+        unfinished = list(self._owned.values())
+        log.warning("redis_changed", unfinished=len(unfinished), ended=len(self._ended))
+        for request in unfinished:
+            request.held.clear()
+        self._frames.rewind()
+        try:
+            await self._bus.prepare()
+            await self._store.heartbeat(ttl_s=self._timing.heartbeat_ttl_s, status=b"", first=True)
+        except BusError as e:
+            log.warning("register_unanswered", error=str(e))
+            return
+        for request in unfinished:
+            if request.phase is Phase.OPEN:
+                self._start_raise(request, force=True, is_failure=False)
+            # SUBMITTING and RAISING see the new incarnation when their script is answered
+        for ended in self._ended:
+            self._spawn(self._write_end(ended))
+        self._acted_incarnation = incarnation
+
+    async def _on_drained(self) -> None:
+        """The janitor took us for dead and cancelled our requests: end their streams, go on under a new id (rule 13)."""
+        if not await self._bus.installation_is_known():
+            return  # it was Redis that forgot: the frame reader acts
+        log.error("lease_lost", router_id=self.router_id, unfinished=len(self._owned))
+        for request in list(self._owned.values()):
+            self._fail(request, "this router was taken for dead and its requests were cancelled")
+        self._enlist()
+        await self._register()
