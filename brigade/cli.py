@@ -1,0 +1,71 @@
+"""The command `brigade`: finds the subcommand and hands it the rest of the line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from brigade.core.errors import BrigadeError
+from brigade.runtime.service_args import EXIT_WRONG_SETTING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """A subcommand. `load` imports it only when it is asked for: `brigade version` need not load an HTTP client."""
+
+    summary: str
+    load: Callable[[], Callable[[Sequence[str]], int]]
+
+
+def _up() -> Callable[[Sequence[str]], int]:
+    from brigade.commands import up
+
+    return up.run
+
+
+def _worker() -> Callable[[Sequence[str]], int]:
+    from brigade.commands import worker
+
+    return worker.run
+
+
+def _version() -> Callable[[Sequence[str]], int]:
+    from brigade.commands import version
+
+    return version.run
+
+
+COMMANDS = {
+    "up": Command(summary="start router, workers, balancer and, if need be, a Redis on this host", load=_up),
+    "worker": Command(summary="start one more worker of an installation", load=_worker),
+    "version": Command(summary="print the version", load=_version),
+}
+
+
+def usage() -> str:
+    """Return the list of commands."""
+    lines = [f"  {name:<10}{command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(["usage: brigade COMMAND [options]", "", *lines, "", "brigade COMMAND --help lists the options."])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand; return the exit status."""
+    name, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    if name in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if name == "--version":
+        name = "version"
+    if name not in COMMANDS:
+        print(f"brigade: unknown command {name!r}\n{usage()}", file=sys.stderr)
+        return EXIT_WRONG_SETTING
+    try:
+        return COMMANDS[name].load()(rest)
+    except BrigadeError as error:
+        print(f"brigade {name}: {error}", file=sys.stderr)
+        return EXIT_WRONG_SETTING
+
+
+if __name__ == "__main__":
+    sys.exit(main())
