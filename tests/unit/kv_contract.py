@@ -5,6 +5,7 @@ The one promise behind all of it: a fetch that returns has delivered exactly wha
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -131,7 +132,7 @@ class KVTransportContract:
         expected = {handles[0].blocks: content(0)}
 
         def rewrite() -> None:
-            for round_number in range(400):
+            for round_number in range(1000):
                 lender.reuse(0)
                 data = bytes([round_number % 251]) * BLOCK_BYTES
                 lender.write(0, data)
@@ -140,6 +141,8 @@ class KVTransportContract:
                 handles.append(handle)
 
         writer = threading.Thread(target=rewrite)
+        switch_interval_s = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)  # so that rewrites fall into the middle of fetches
         writer.start()
         try:
             while writer.is_alive():
@@ -150,6 +153,7 @@ class KVTransportContract:
                     continue
         finally:
             writer.join()
+            sys.setswitchinterval(switch_interval_s)
         assert fetch(transport, handles[-1]) == expected[handles[-1].blocks]
 
     def test_handle_of_an_earlier_incarnation_fails(self, lender: Lender, transport: KVTransport) -> None:
