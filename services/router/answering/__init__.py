@@ -1,0 +1,1 @@
+"""From a validated ask to bytes for one client: branches, the client's buffer, whole answers and streams."""

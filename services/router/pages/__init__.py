@@ -1,0 +1,1 @@
+"""The small endpoints: models, health, tokenising, administration."""
