@@ -14,6 +14,8 @@ from brigade.engine.engine import TorchEngine
 from brigade.engine.folder import ModelFolder, block_bytes, model_info, open_folder
 from brigade.engine.lean import LeanModel, Model
 from brigade.engine.linear import LinearMaker, make_linear_maker
+from brigade.engine.native_attention import NativeAttention
+from brigade.engine.native_build import NoCompiler
 from brigade.engine.rope import RotaryTable
 from brigade.engine.shape import lean_shape
 from brigade.engine.weights import WeightReader
@@ -52,7 +54,7 @@ def load_engine(
     torch_dtype = _DTYPES[info.dtype]
     maker = make_linear_maker(linear, dtype=torch_dtype, device=torch_device)
     blocks = _pool_tensor(info, num_blocks, block_size_tokens, pool, torch_device)
-    attention_plugin, attention_note = _make_attention(attention, blocks)
+    attention_plugin, attention_note = _make_attention(attention, blocks, num_threads)
     model = _load_model(folder, maker, torch_dtype, torch_device)
     return TorchEngine(
         info=info,
@@ -70,8 +72,20 @@ def _load_model(folder: ModelFolder, maker: LinearMaker, dtype: torch.dtype, dev
         return LeanModel(shape, weights, maker, RotaryTable(shape.rope, dtype=dtype, device=device))
 
 
-def _make_attention(kind: str, pool: Tensor) -> tuple[Attention, str | None]:
-    return SdpaAttention(pool), None
+def _make_attention(kind: str, pool: Tensor, num_threads: int) -> tuple[Attention, str | None]:
+    """Return the attention plug-in named `kind` and, when it is not the fastest, why."""
+    if kind not in ("auto", "native", "sdpa"):
+        raise ConfigError(f"attention plug-in {kind!r} is not one of auto, native, sdpa")
+    if kind == "sdpa" or (kind == "auto" and pool.device.type != "cpu"):
+        return SdpaAttention(pool), None
+    if pool.device.type != "cpu":
+        raise ConfigError("the native attention kernel needs the CPU")
+    try:
+        return NativeAttention(pool, num_threads=num_threads), None
+    except NoCompiler as error:
+        if kind == "native":
+            raise ConfigError(f"the native attention kernel cannot be had: {error}") from None
+        return SdpaAttention(pool), f"the native attention kernel cannot be had: {error}; torch's attention is used"
 
 
 def _pool_tensor(
