@@ -75,6 +75,16 @@ class RequestOwner:
         return len(self._owned)
 
     @property
+    def num_waiting(self) -> int:
+        """Unfinished requests that have no token yet."""
+        return sum(request.first_token_s is None for request in self._owned.values())
+
+    @property
+    def num_running(self) -> int:
+        """Unfinished requests that have a token."""
+        return self.num_unfinished - self.num_waiting
+
+    @property
     def workers(self) -> Sequence[WorkerView]:
         """The registered workers as last seen."""
         return self._workers
