@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import socket
@@ -36,11 +37,16 @@ _NOT_OURS = ("role", "worker_name", "num_threads", "health_host", "health_port")
 """Settings that differ from child to child, so they are no flags of `brigade up`."""
 
 
+def parser() -> argparse.ArgumentParser:
+    """Return the command line of `brigade up`: every setting of every service that is not one child's own."""
+    made = make_parser("brigade up", "Start router, workers and balancer on this host; Ctrl-C drains and stops them.")
+    add_flags(made, _PARTS, fixed=_NOT_OURS)
+    return made
+
+
 def run(argv: Sequence[str]) -> int:
     """Start everything, wait for a signal, drain. Raises ConfigError before anything is started."""
-    parser = make_parser("brigade up", "Start router, workers and balancer on this host; Ctrl-C drains and stops them.")
-    add_flags(parser, _PARTS, fixed=_NOT_OURS)
-    plan = make_plan(Sources.of(_PARTS, args=parser.parse_args(argv), env=os.environ))
+    plan = make_plan(Sources.of(_PARTS, args=parser().parse_args(argv), env=os.environ))
     check_port(plan.router.host, plan.router.port)
     if not os.path.isdir(plan.worker.kv_dir):
         raise ConfigError(f"--kv-dir: {plan.worker.kv_dir} is not a folder")
