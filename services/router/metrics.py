@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from services.router.token_tally import TokenTally
+
 _TTFT_BUCKETS_S = (
     0.001,
     0.005,
@@ -63,13 +65,6 @@ class RouterMetrics:
             registry=registry,
             buckets=_TTFT_BUCKETS_S,
         )
-        itl = Histogram(
-            "vllm:inter_token_latency_seconds",
-            "Gap between two tokens of an answer; tokens that arrive together share their gap.",
-            _MODEL,
-            registry=registry,
-            buckets=_ITL_BUCKETS_S,
-        )
         e2e = Histogram(
             "vllm:e2e_request_latency_seconds",
             "Request received to its last token, seen by the router.",
@@ -78,12 +73,11 @@ class RouterMetrics:
             buckets=_E2E_BUCKETS_S,
         )
         prompt = Counter("vllm:prompt_tokens", "Prompt tokens of accepted requests.", _MODEL, registry=registry)
-        output = Counter("vllm:generation_tokens", "Tokens given to clients.", _MODEL, registry=registry)
         self.ttft_s = ttft.labels(model_name)
-        self.itl_s = itl.labels(model_name)
         self.e2e_s = e2e.labels(model_name)
         self.prompt_tokens = prompt.labels(model_name)
-        self.generation_tokens = output.labels(model_name)
+        self.tokens = TokenTally(model_name=model_name, gap_buckets_s=_ITL_BUCKETS_S)
+        registry.register(self.tokens)
         self._finished = Counter(
             "vllm:request_success",
             "Ended answers by reason: stop, length, abort (the client left), error.",
@@ -130,14 +124,11 @@ class BranchMeter:
     def on_tokens(self, num_tokens: int) -> None:
         metrics = self._metrics
         now_s = metrics.now_s()
-        metrics.generation_tokens.inc(num_tokens)
         if self._last_s is None:
             metrics.ttft_s.observe(now_s - self._received_s)
-            num_gaps, gap_s = num_tokens - 1, 0.0
+            metrics.tokens.add(num_tokens, num_tokens - 1, 0.0)
         else:
-            num_gaps, gap_s = num_tokens, (now_s - self._last_s) / num_tokens
-        for _ in range(num_gaps):
-            metrics.itl_s.observe(gap_s)
+            metrics.tokens.add(num_tokens, num_tokens, (now_s - self._last_s) / num_tokens)
         self._last_s = now_s
 
     def on_finish(self, reason: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import time
+
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
