@@ -2,12 +2,15 @@
 
 from verification.protocol.model import Model
 from verification.protocol.state import (
+    ANSWERED,
     DONE,
     ENDED,
     ERROR,
     FLIP_WANTED,
     FREE,
+    LEFT,
     TERMINAL,
+    WAITING,
     State,
     Violation,
 )
@@ -53,6 +56,13 @@ def faults_of_quiet(model: Model, state: State) -> list[str]:
                 bad.append(f"w{worker_id} keeps a job ({worker.jobs[0].step})")
         if redis.streams[worker_id]:
             bad.append(f"decode entry of r{redis.streams[worker_id][0].request} left on w{worker_id}")
+    environment = state.environment
+    if state.owner.alive and WAITING in environment.clients:
+        bad.append("the client of the branches waits for ever")
+    if ANSWERED in environment.clients and any(request.phase == LEFT for request in state.owner.requests):
+        bad.append("the client was answered without all of its branches")
+    if redis.frames and (not state.owner.alive or not redis.router.listed):
+        bad.append("the stream of a dead router is left")
     if redis.queue:
         bad.append(f"prefill entry left {tuple(redis.queue[0])}")
     return bad

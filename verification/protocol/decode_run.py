@@ -115,7 +115,7 @@ def _step(model: Model, state: State, worker_id: int, job: Job, moves: Moves) ->
     if moved_on and "in_place_checked" in mistakes:
         moves.script(
             f"w{worker_id}: r{index}: generation changed under the step: discards the token, reports to the owner",
-            pull_failure(state, worker_id, job),
+            pull_failure(model, state, worker_id, job),
             workers=without_job(state, worker_id, job),
         )
         return

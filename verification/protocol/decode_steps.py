@@ -63,7 +63,7 @@ def _take_over_local(model: Model, state: State, worker_id: int, job: Job, moves
     else:
         moves.script(
             f"w{worker_id}: local block of r{job.request} is gone: reports failed pull",
-            pull_failure(state, worker_id, job),
+            pull_failure(model, state, worker_id, job),
             workers=without_job(state, worker_id, job),
         )
 
@@ -80,7 +80,7 @@ def _begin_pull(model: Model, state: State, worker_id: int, job: Job, moves: Mov
         if not same:
             moves.script(
                 f"w{worker_id}: block of r{job.request} was re-used: reports failed pull",
-                pull_failure(state, worker_id, job),
+                pull_failure(model, state, worker_id, job),
                 workers=without_job(state, worker_id, job),
             )
         else:
@@ -96,7 +96,7 @@ def _begin_pull(model: Model, state: State, worker_id: int, job: Job, moves: Mov
     if not lender.alive:
         moves.script(
             f"w{worker_id}: arena of dead w{job.source} is gone: reports failed pull of r{job.request}",
-            pull_failure(state, worker_id, job),
+            pull_failure(model, state, worker_id, job),
             workers=without_job(state, worker_id, job),
         )
 
@@ -128,7 +128,7 @@ def _end_pull(model: Model, state: State, worker_id: int, job: Job, moves: Moves
     else:
         moves.script(
             f"w{worker_id}: pull of r{job.request} attempt {job.attempt} failed: deletes its entry, reports to the owner",
-            pull_failure(state, worker_id, job),
+            pull_failure(model, state, worker_id, job),
             workers=without_job(state, worker_id, job),
         )
 

@@ -1,6 +1,7 @@
 """Faults, and things that happen by themselves."""
 
 from verification.protocol.model import Model, Moves
+from verification.protocol.owner_lease import cancelled_for_good
 from verification.protocol.state import (
     CANCELLED,
     EARLY,
@@ -8,10 +9,12 @@ from verification.protocol.state import (
     FORCE,
     FREE,
     LEFT,
+    NEW,
     OPEN,
     RAISE,
     REPLY,
     SERVING,
+    STOPPING,
     TERMINAL,
     USED,
     Block,
@@ -82,11 +85,19 @@ def _worker_faults(model: Model, state: State, worker_id: int, moves: Moves) -> 
 
 def _owner_faults(model: Model, state: State, moves: Moves) -> None:
     redis, owner, budgets = state.redis, state.owner, state.budgets
-    recorded = any(redis.records)
+    recorded = any(redis.records) or bool(state.environment.late)
     if owner.alive and model.can(state, "cancel") and not owner.forgot and not model.scenario.branches:
         for index, request in enumerate(owner.requests):
-            if request.phase in UNENDED:
+            if request.phase in UNENDED or (request.phase == NEW and model.scenario.late):
                 _cancel(model, state, index, request, moves)
+    if owner.alive and model.can(state, "stop"):
+        _stop(model, state, moves)
+    if owner.alive and redis.router.heartbeat and model.can(state, "owner_slow"):
+        router = redis.router._replace(heartbeat=False)
+        moves.fault(
+            "heartbeat of the owner ends though it lives (paused)",
+            state._replace(redis=redis._replace(router=router), budgets=model.paid(budgets, "owner_slow")),
+        )
     if owner.alive and model.can(state, "owner_crash") and recorded:
         then = state._replace(owner=Owner(False, 0, (), False), budgets=model.paid(budgets, "owner_crash"))
         moves.fault("owner crashes", then)
@@ -101,7 +112,9 @@ def _owner_faults(model: Model, state: State, moves: Moves) -> None:
 def _cancel(model: Model, state: State, index: int, request: Request, moves: Moves) -> None:
     """Rule 16: a cancel is a state in the record, whatever the attempt."""
     redis, record = state.redis, state.redis.records[index]
-    if record is not None and record.status not in TERMINAL and "cancel_hint_only" not in model.mistakes:
+    if model.scenario.late:
+        redis = cancelled_for_good(model, redis, index)
+    elif record is not None and record.status not in TERMINAL and "cancel_hint_only" not in model.mistakes:
         redis = with_record(redis, index, Record(record.attempt, CANCELLED, record.holder))
     highest = max(request.attempt, record.attempt if record else 0)
     left = Request(LEFT, highest, request.accepted, (), 0, ())
@@ -112,8 +125,37 @@ def _cancel(model: Model, state: State, index: int, request: Request, moves: Mov
     )
 
 
+def _stop(model: Model, state: State, moves: Moves) -> None:
+    """A stop string is found in accepted text; the answer ends there, whatever the owner is doing for the request."""
+    for index, request in enumerate(state.owner.requests):
+        if request.phase in (OPEN, RAISE, FORCE, REPLY) and request.accepted:
+            stopping = request._replace(phase=STOPPING, held=(), early_prefix=())
+            owner = state.owner._replace(requests=replaced(state.owner.requests, index, stopping))
+            moves.fault(
+                f"stop string in r{index}: its answer ends after {len(request.accepted)} tokens",
+                state._replace(owner=owner, budgets=model.paid(state.budgets, "stop")),
+            )
+
+
+def _outage(model: Model, state: State, moves: Moves) -> None:
+    """Redis comes back with everything but the heartbeats, whose TTL has run out."""
+    workers = tuple(worker._replace(heartbeat=False) for worker in state.workers)
+    redis = state.redis._replace(router=state.redis.router._replace(heartbeat=False))
+    moves.fault(
+        "Redis is away for longer than a TTL: all heartbeats are gone",
+        state._replace(
+            redis=redis,
+            workers=workers,
+            budgets=model.paid(state.budgets, "outage"),
+            environment=state.environment._replace(settling=True),
+        ),
+    )
+
+
 def _redis_faults(model: Model, state: State, moves: Moves) -> None:
     redis, snapshot = state.redis, state.snapshot
+    if model.can(state, "outage"):
+        _outage(model, state, moves)
     if model.can(state, "loss") and snapshot is None and any(redis.records):
         then = state._replace(snapshot=Snapshot(redis, 0), budgets=model.paid(state.budgets, "loss"))
         moves.steps.append(("(Redis: last fsync is here)", True, then))

@@ -5,8 +5,10 @@ from verification.protocol.state import (
     CANCELLED,
     INBOX,
     TERMINAL,
+    LateCommand,
     Record,
     State,
+    added,
     is_stale,
     replaced,
     with_record,
@@ -75,9 +77,18 @@ def _drain_router(model: Model, state: State, moves: Moves) -> None:
     for index, record in enumerate(records):
         if record and record.status not in TERMINAL and router.homes[index] == router.router_id:
             records = replaced(records, index, Record(record.attempt, CANCELLED, record.holder))
+    label = f"janitor: router id {router.router_id} has no heartbeat: its requests CANCELLED"
+    if "drain_in_two_steps" in model.mistakes:
+        strike_off = LateCommand("strike off", -1, router.router_id, 0, (), False)
+        if strike_off in state.environment.late:
+            return
+        late = added(state.environment.late, strike_off)
+        environment = state.environment._replace(late=late)
+        then = redis._replace(records=records)
+        moves.script(label, then, environment=environment, may_lose_reply=False)
+        return
     moves.script(
-        f"janitor: router id {router.router_id} has no heartbeat: its requests CANCELLED, its stream deleted, "
-        "its id struck off",
+        f"{label}, its stream deleted, its id struck off",
         redis._replace(records=records, frames=(), router=router._replace(listed=False)),
         may_lose_reply=False,
     )

@@ -1,5 +1,6 @@
 """Small functions on the jobs of a worker, shared by the decode steps."""
 
+from verification.protocol.model import Model
 from verification.protocol.reports import with_pull_failure
 from verification.protocol.state import (
     Block,
@@ -45,6 +46,6 @@ def without_job(state: State, worker_id: int, job: Job) -> tuple[Worker, ...]:
     return replaced(state.workers, worker_id, gone)
 
 
-def pull_failure(state: State, worker_id: int, job: Job) -> Redis:
+def pull_failure(model: Model, state: State, worker_id: int, job: Job) -> Redis:
     entry = entry_of(state.redis, worker_id, job)
-    return with_pull_failure(state.redis, worker_id, entry, job.request, job.attempt)
+    return with_pull_failure(model, state.redis, worker_id, entry, job.request, job.attempt)

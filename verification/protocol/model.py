@@ -262,6 +262,8 @@ def finish_scripts(model: Model, moves: Moves) -> list[tuple[str, bool, State]]:
 def executed_late(model: Model, redis: Redis, command: LateCommand) -> Redis:
     """What a script does that reaches Redis after its sender has given it up."""
     router = redis.router
+    if command.kind == "strike off":  # (mistake only) second half of a drain in two steps
+        return redis._replace(frames=(), router=router._replace(listed=False))
     if "late_ignores_router_id" not in model.mistakes and (not router.listed or command.router_id != router.router_id):
         return redis  # rule 23: the script asks whether its router id is still listed
     record = redis.records[command.request]
@@ -275,4 +277,5 @@ def executed_late(model: Model, redis: Redis, command: LateCommand) -> Redis:
             return redis
     entry = PrefillEntry(command.request, command.target, command.prefix, INBOX)
     redis = with_record(redis, command.request, Record(command.target, QUEUED, None))
-    return redis._replace(queue=added(redis.queue, entry))
+    homes = replaced(router.homes, command.request, command.router_id)
+    return redis._replace(queue=added(redis.queue, entry), router=router._replace(homes=homes))

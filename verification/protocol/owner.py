@@ -5,6 +5,7 @@ What it does with the frames it reads is in `owner_frames`.
 
 from verification.protocol.model import Model, Moves
 from verification.protocol.owner_frames import read_next_frame
+from verification.protocol.owner_lease import has_its_lease
 from verification.protocol.state import (
     CANCELLED,
     DECODING,
@@ -50,6 +51,8 @@ def owner_moves(model: Model, state: State, moves: Moves) -> None:
     """Everything that the owner can do next."""
     owner = state.owner
     if not owner.alive:
+        return
+    if model.scenario.leases and not has_its_lease(model, state, moves):
         return
     if owner.forgot:
         _act_on_forgetful_redis(model, state, moves)
@@ -145,15 +148,14 @@ def _watch(model: Model, state: State, moves: Moves, index: int) -> None:
     attempt = request.attempt
     if record and record.attempt == attempt and record.status in (PREFILLING, HANDED, DECODING):
         holder = record.holder
-        if holder is not None and model.sees_gone(state, holder, "owner_acts_at_once"):
+        if holder is None or model.sees_gone(state, holder, "owner_acts_at_once"):
             frozen = request._replace(phase=RAISE, held=())
             what = f"freezes at {len(request.accepted)} tokens, holds its frames"
             if "prefix_before_raise" in mistakes:
                 frozen = request._replace(phase=EARLY, held=(), early_prefix=request.accepted)
                 what = f"takes prefix {request.accepted} BEFORE the raise"
-            moves.local(
-                f"owner: holder w{holder} of r{index} is gone; {what}", owner=with_request(owner, index, frozen)
-            )
+            who = "pull" if holder is None else f"holder w{holder}"
+            moves.local(f"owner: {who} of r{index} is gone; {what}", owner=with_request(owner, index, frozen))
     if "no_gap_rule" not in mistakes and not redis.frames and _has_gap(model, record, request):
         phase = RAISE if "finished_is_final" in mistakes else FORCE
         moves.local(
@@ -206,9 +208,10 @@ def _raise(model: Model, state: State, moves: Moves, index: int) -> None:
             redis=redis._replace(frames=request.held + frames),
         )
     elif record is not None and record.attempt == attempt and record.status in (CANCELLED, FAILED):
+        ended = LEFT if record.status == CANCELLED else ERROR
         moves.local(
             f"owner: raise of r{index} refused ({record.status}): ends the stream",
-            owner=with_request(owner, index, Request(LEFT, attempt, accepted, (), 0, ())),
+            owner=with_request(owner, index, Request(ended, attempt, accepted, (), 0, ())),
         )
     elif record is not None and record.attempt > target:
         raise Violation("record has an attempt that the owner never made")
@@ -266,17 +269,19 @@ def _read_raise_reply(model: Model, state: State, moves: Moves, index: int) -> N
 
 
 def _conclude(model: Model, state: State, moves: Moves, index: int) -> None:
-    """Rule 22: the owner ends a request by one script, whatever the attempt; only it makes attempts."""
-    redis, request = state.redis, state.owner.requests[index]
+    """Rule 22: one script ends the request whatever its attempt, and takes an attempt of its own, above any raise sent."""
+    redis, request, mistakes = state.redis, state.owner.requests[index], model.mistakes
     record = redis.records[index]
-    then = redis
-    if record is not None and record.status not in TERMINAL:
-        here = "stop_at_own_attempt" not in model.mistakes or record.attempt == request.attempt
-        if here and "stop_without_record" not in model.mistakes:
-            then = with_record(redis, index, Record(record.attempt, FINISHED, None))
     highest = max(request.attempt, request.target, record.attempt if record else 0)
+    final = highest if "stop_keeps_attempt" in mistakes else highest + 1
+    then = redis
+    if record is None or record.status not in (CANCELLED, FAILED):
+        refused = "stop_at_own_attempt" in mistakes and (record is None or record.attempt != request.attempt)
+        over = record is not None and record.status == FINISHED and "stop_keeps_attempt" in mistakes
+        if not refused and not over and "stop_without_record" not in mistakes:
+            then = with_record(redis, index, Record(final, FINISHED, None))
     moves.script(
         f"owner: concludes r{index} at its stop string: FINISHED, hint to the holder",
         then,
-        owner=with_request(state.owner, index, Request(STOPPED, highest, request.accepted, (), 0, ())),
+        owner=with_request(state.owner, index, Request(STOPPED, final, request.accepted, (), 0, ())),
     )

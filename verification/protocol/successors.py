@@ -11,6 +11,7 @@ from verification.protocol.state import (
     OPEN,
     PULL_FAILED,
     SAFE,
+    STOPPING,
     USED,
     Block,
     DecodeEntry,
@@ -56,7 +57,7 @@ def normalised(model: Model, state: State) -> State:
 
 def _is_surely_dropped(owner: Owner, frame: Frame) -> bool:
     request = owner.requests[frame.request]
-    if request.phase in ENDED or frame.attempt < request.attempt:
+    if request.phase in ENDED or request.phase == STOPPING or frame.attempt < request.attempt:
         return True
     if request.phase != OPEN:
         return False

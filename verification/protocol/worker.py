@@ -1,5 +1,6 @@
 """A worker, part 1: heartbeat, claim, own pending entries, own decode stream, leases of lent blocks."""
 
+from verification.protocol.decode_run import batch_moves
 from verification.protocol.decode_steps import decode_job_moves
 from verification.protocol.flip import flip_moves
 from verification.protocol.model import Model, Moves
@@ -49,6 +50,8 @@ def worker_moves(model: Model, state: State, worker_id: int, moves: Moves) -> No
             prefill_job_moves(model, state, worker_id, job, moves)
         else:
             decode_job_moves(model, state, worker_id, job, moves)
+    if model.scenario.batched:
+        batch_moves(model, state, worker_id, moves)
     _end_leases(model, state, worker_id, moves)
     flip_moves(model, state, worker_id, moves)
 
@@ -141,7 +144,7 @@ def _read_decode_stream(model: Model, state: State, worker_id: int, moves: Moves
                 moves.script(
                     f"w{worker_id}: own pending decode entry r{index} attempt {attempt} is not runnable: "
                     f"deletes it{told}",
-                    with_pull_failure(redis, worker_id, entry, index, attempt),
+                    with_pull_failure(model, redis, worker_id, entry, index, attempt),
                 )
                 continue
         entries = added(without(redis.streams[worker_id], entry), entry._replace(delivered=True))
