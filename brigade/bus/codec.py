@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Iterable
+from dataclasses import fields
 from typing import Any
 
 import msgpack
@@ -46,8 +47,8 @@ def unpack_token_ids(data: bytes) -> tuple[int, ...]:
     unpacked = array("i")
     try:
         unpacked.frombytes(data)
-    except ValueError as e:
-        raise DecodeError(f"token ids: {e}", data) from e
+    except (TypeError, ValueError) as e:
+        raise DecodeError(f"token ids: {e}", data if isinstance(data, bytes) else b"") from e
     if sys.byteorder == "big":
         unpacked.byteswap()
     return tuple(unpacked)
@@ -65,12 +66,27 @@ def _unpack(data: bytes, what: str, num_fields: int) -> list[Any]:
     return _checked(values, what, num_fields, data)
 
 
+_Kind = type | tuple[type, ...]
+_NUMBER: _Kind = (int, float)
+_OPTIONAL_TEXT: _Kind = (str, type(None))
+
+
+def _require(values: Iterable[object], kinds: Iterable[_Kind], what: str, data: bytes) -> None:
+    """Raise DecodeError unless each value is of its kind; a bool is no number."""
+    for value, kind in zip(values, kinds, strict=True):
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise DecodeError(f"{what}: a field is {type(value).__name__}, not {kind}", data)
+
+
 def _checked(values: object, what: str, num_fields: int, data: bytes) -> list[Any]:
     if not isinstance(values, list) or len(values) != num_fields + 1:
         raise DecodeError(f"{what}: expected an array of {num_fields + 1} fields", data)
     if values[0] != SCHEMA_VERSION:
         raise DecodeError(f"{what}: schema version {values[0]!r}, this process speaks {SCHEMA_VERSION}", data)
     return values[1:]
+
+
+_SAMPLING_KINDS: tuple[_Kind, ...] = (*[_NUMBER] * 2, int, _NUMBER, int, *[_NUMBER] * 3, (int, type(None)))
 
 
 def encode_spec(spec: RequestSpec) -> bytes:
@@ -88,6 +104,9 @@ def decode_spec(data: bytes) -> RequestSpec:
     try:
         temperature, top_p, top_k, min_p, seed, presence, frequency, repetition, num_logprobs = sampling
         max_tokens, min_tokens, stop_token_ids = stop
+        _require((request_id, cls, priority, arrival_s, salt), (str, str, int, _NUMBER, str), "request spec", data)
+        _require(sampling, _SAMPLING_KINDS, "sampling", data)
+        _require((max_tokens, min_tokens, *stop_token_ids), (int,) * (2 + len(stop_token_ids)), "stop", data)
         return RequestSpec(
             request_id=request_id,
             prompt_token_ids=unpack_token_ids(prompt),
@@ -119,9 +138,7 @@ def encode_prefill_job(job: PrefillJob) -> bytes:
 
 def decode_prefill_job(data: bytes) -> PrefillJob:
     values = _unpack(data, "prefill job", 8)
-    kinds = (str, int, str, int, int, int, int, float)
-    if not all(isinstance(v, k) for v, k in zip(values, kinds, strict=True)):
-        raise DecodeError("prefill job: a field has the wrong type", data)
+    _require(values, (str, int, str, int, int, int, int, _NUMBER), "prefill job", data)
     request_id, attempt, cls, priority, num_prompt, num_prefix, max_tokens, arrival_s = values
     return PrefillJob(
         request_id=request_id,
@@ -133,6 +150,9 @@ def decode_prefill_job(data: bytes) -> PrefillJob:
         max_tokens=max_tokens,
         arrival_s=arrival_s,
     )
+
+
+_HANDLE_KINDS = (str, str, str, str, int, int, int, str, str, str)
 
 
 def encode_handle(h: KVHandle) -> list[Any]:
@@ -159,6 +179,7 @@ def decode_handle(values: object, data: bytes) -> KVHandle:
     num_tokens, block_size_tokens, block_bytes, dtype, layout, model_revision = rest
     try:
         pairs = tuple(zip(unpack_token_ids(blocks), generations, strict=True))
+        _require((*generations, *(values[:4]), *rest), (int,) * len(pairs) + _HANDLE_KINDS, "KV handle", data)
     except (TypeError, ValueError) as e:
         raise DecodeError(f"KV handle: {e}", data) from e
     return KVHandle(
@@ -183,8 +204,7 @@ def encode_decode_job(job: DecodeJob) -> bytes:
 
 def decode_decode_job(data: bytes) -> DecodeJob:
     request_id, attempt, epoch, output, handle = _unpack(data, "decode job", 5)
-    if not (isinstance(request_id, str) and isinstance(attempt, int) and isinstance(output, bytes)):
-        raise DecodeError("decode job: a field has the wrong type", data)
+    _require((request_id, attempt, epoch, output), (str, int, int, bytes), "decode job", data)
     return DecodeJob(
         request_id=request_id,
         attempt=attempt,
@@ -208,15 +228,19 @@ def encode_part(part: FramePart) -> bytes:
 
 def decode_frame(data: bytes) -> list[FramePart]:
     """Decode all parts of one frame."""
-    unpacker = msgpack.Unpacker()
+    if not data:  # the first entry of a stream, which makes it
+        return []
+    unpacker = msgpack.Unpacker(max_buffer_size=len(data))  # also bounds what a forged length may allocate
     unpacker.feed(data)
     parts: list[FramePart] = []
+    end = 0
     try:
         for values in unpacker:
+            end = unpacker.tell()  # after a whole part; once the bytes run out it counts those of a half part too
             parts.append(_decode_part(_checked(values, "frame part", 7, data), data))
     except (ValueError, TypeError, msgpack.exceptions.UnpackException) as e:
         raise DecodeError(f"frame: {e}", data) from e
-    if unpacker.tell() != len(data):
+    if end != len(data):
         raise DecodeError("frame: cut short", data)
     return parts
 
@@ -224,10 +248,13 @@ def decode_frame(data: bytes) -> list[FramePart]:
 def _decode_part(values: list[Any], data: bytes) -> FramePart:
     kind, request_id, attempt, body, logprobs, tail, num_cached = values
     if kind == _PULL_FAILED:
+        _require((request_id, attempt, body), (str, int, str), "frame part", data)
         return PullFailed(request_id=request_id, attempt=attempt, reason=body)
     if kind != _TOKENS:
         raise DecodeError(f"frame part: unknown kind {kind!r}", data)
     offset, finish_reason = tail
+    values = [request_id, attempt, body, offset, finish_reason, num_cached]
+    _require(values, (str, int, bytes, int, _OPTIONAL_TEXT, int), "frame part", data)
     token_ids = unpack_token_ids(body)
     if logprobs is None:
         tokens = tuple(Sampled(token_id=t) for t in token_ids)
@@ -254,6 +281,8 @@ def decode_control(kind: str, request_id: str, attempt: str) -> ControlMessage:
 
 
 _STATUS_FIELDS = tuple(WorkerStatus.__dataclass_fields__)
+_KIND_NAMED: dict[str, _Kind] = {"str": str, "int": int, "float": _NUMBER}
+_STATUS_KINDS = tuple(_KIND_NAMED[str(f.type)] for f in fields(WorkerStatus))
 
 
 def encode_status(status: WorkerStatus) -> bytes:
@@ -262,4 +291,5 @@ def encode_status(status: WorkerStatus) -> bytes:
 
 def decode_status(data: bytes) -> WorkerStatus:
     values = _unpack(data, "worker status", len(_STATUS_FIELDS))
+    _require(values, _STATUS_KINDS, "worker status", data)
     return WorkerStatus(**dict(zip(_STATUS_FIELDS, values, strict=True)))
