@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from brigade.core.step import ModelInfo
 from brigade.engine.attention import Attention, SdpaAttention
 from brigade.engine.engine import TorchEngine
 from brigade.engine.folder import ModelFolder, block_bytes, model_info, open_folder
+from brigade.engine.foreign import load_foreign
 from brigade.engine.lean import LeanModel, Model
 from brigade.engine.linear import LinearMaker, make_linear_maker
 from brigade.engine.native_attention import NativeAttention
@@ -51,11 +53,10 @@ def load_engine(
     torch.set_num_threads(num_threads)
     info = model_info(model_path, dtype)
     folder = open_folder(model_path)
-    torch_dtype = _DTYPES[info.dtype]
-    maker = make_linear_maker(linear, dtype=torch_dtype, device=torch_device)
+    maker = make_linear_maker(linear, dtype=_DTYPES[info.dtype], device=torch_device)
     blocks = _pool_tensor(info, num_blocks, block_size_tokens, pool, torch_device)
     attention_plugin, attention_note = _make_attention(attention, blocks, num_threads)
-    model = _load_model(folder, maker, torch_dtype, torch_device)
+    model = _load_model(folder, info, maker, lambda own: _make_attention(attention, own, num_threads)[0], torch_device)
     return TorchEngine(
         info=info,
         model=model,
@@ -66,7 +67,16 @@ def load_engine(
     )
 
 
-def _load_model(folder: ModelFolder, maker: LinearMaker, dtype: torch.dtype, device: torch.device) -> Model:
+def _load_model(
+    folder: ModelFolder,
+    info: ModelInfo,
+    maker: LinearMaker,
+    make_attention: Callable[[Tensor], Attention],
+    device: torch.device,
+) -> Model:
+    dtype = _DTYPES[info.dtype]
+    if not folder.is_lean:
+        return load_foreign(folder, info, linear=maker, make_attention=make_attention, dtype=dtype, device=device)
     shape = lean_shape(folder)
     with WeightReader(folder, dtype=dtype, device=device) as weights:
         return LeanModel(shape, weights, maker, RotaryTable(shape.rope, dtype=dtype, device=device))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,7 +45,7 @@ class NativeAttention:
 
 
 class _NativeStep:
-    def __init__(self, attend: ctypes._CFuncPtr, pool: Tensor, batch: StepBatch, num_threads: int) -> None:
+    def __init__(self, attend: Callable[[Any], int], pool: Tensor, batch: StepBatch, num_threads: int) -> None:
         self._attend = attend
         self._pool = pool  # the arrays behind the pointers live as long as this object
         self._batch = batch
@@ -66,6 +68,8 @@ class _NativeStep:
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, *, scale: float, window: int) -> Tensor:
         query, key, value = _dense_heads(query), _dense_heads(key), _dense_heads(value)
         assert query.dtype == key.dtype == value.dtype == self._pool.dtype
+        if not key.shape[1:] == value.shape[1:] == (self._args.num_kv_heads, self._args.head_dim):
+            raise ValueError(f"keys {tuple(key.shape)} and values {tuple(value.shape)} do not fit the pool")
         out = torch.empty(query.shape, dtype=query.dtype)
         args = self._args
         args.query, args.key, args.value, args.out = query.data_ptr(), key.data_ptr(), value.data_ptr(), out.data_ptr()

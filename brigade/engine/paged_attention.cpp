@@ -178,14 +178,21 @@ static void write_kv(const AttendArgs& args, int32_t sequence) {
     }
 }
 
-// Copy `count` positions from `first` of one head into f32 rows [count][width], or transposed into [width][kTile].
+// Copy `count` positions from `first` of one head (of `end` that will be read) into f32 rows [count][width], or transposed into [width][kTile].
 template <typename T, bool Transposed>
-static void read_tile(const AttendArgs& args, const T* head, const int32_t* table, int64_t first, int count, int width,
-                      float* to) {
+static void read_tile(const AttendArgs& args, const T* head, const int32_t* table, int64_t first, int count,
+                      int64_t end, int width, float* to) {
     const int64_t dim = args.head_dim;
+    auto row_of = [&](int64_t position) {
+        return head + table[position / args.block_size] * args.block_stride + (position % args.block_size) * dim;
+    };
     for (int i = 0; i < count; i++) {
-        const int64_t position = first + i;
-        const T* from = head + table[position / args.block_size] * args.block_stride + (position % args.block_size) * dim;
+        const T* from = row_of(first + i);
+        // Blocks lie apart, which the hardware does not foresee: ask for the next tile's row now.
+        if (first + i + kTile < end) {
+            const char* next = reinterpret_cast<const char*>(row_of(first + i + kTile));
+            for (int64_t line = 0; line < dim * int64_t(sizeof(T)); line += 64) __builtin_prefetch(next + line);
+        }
         int d = 0;
         if (Transposed) {
             for (; d < dim; d++) to[d * kTile + i] = to_float(from[d]);
@@ -257,13 +264,13 @@ static void attend(const AttendArgs& args, const Item& item, Scratch& scratch, i
     for (int64_t base = begin; base < end; base += kTile) {
         const int count = int(std::min<int64_t>(kTile, end - base));
         if (rows <= kDotRows) {
-            read_tile<T, false>(args, keys, table, base, count, width, scratch.keys);
+            read_tile<T, false>(args, keys, table, base, count, end, width, scratch.keys);
             dot_scores(scratch.query, scratch.keys, scratch.scores, rows, count, width);
         } else {
-            read_tile<T, true>(args, keys, table, base, count, width, scratch.keys);
+            read_tile<T, true>(args, keys, table, base, count, end, width, scratch.keys);
             multiply<false>(scratch.query, width, scratch.keys, kTile, scratch.scores, kTile, rows, kTile, int(dim));
         }
-        read_tile<T, false>(args, values, table, base, count, width, scratch.values);
+        read_tile<T, false>(args, values, table, base, count, end, width, scratch.values);
         for (int r = 0; r < rows; r++) {
             const int64_t position = first_position + r / group;
             float* scores = scratch.scores + r * kTile;
