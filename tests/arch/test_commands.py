@@ -17,11 +17,12 @@ DOCUMENTS = ("README.md", "CONTRIBUTING.md")
 
 
 def commands_in(document: str) -> list[list[str]]:
-    """Return the lines of all shell blocks of a document, split into words, comments and prompts left out."""
+    """Return the lines of a document's shell blocks that call make or brigade, split into words, without comments."""
     text = (ROOT / document).read_text(encoding="utf-8")
     blocks = re.findall(r"^```(?:sh|bash|shell|console)\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
     lines = [line.removeprefix("$ ") for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    return [words for words in (shlex.split(line, comments=True) for line in lines) if words]
+    ours = [line for line in lines if Path(line.split(" ", 1)[0]).name in ("make", "brigade")]
+    return [shlex.split(line, comments=True) for line in ours]
 
 
 def make_targets() -> set[str]:
