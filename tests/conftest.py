@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from support.bus_actors import BusActors
 from support.key_leaks import leaked_keys
 from support.redis_server import RedisServer
 
@@ -76,3 +77,11 @@ def own_redis_server(new_redis_server: Callable[..., RedisServer]) -> RedisServe
     server = new_redis_server()
     server.start()
     return server
+
+
+@pytest.fixture
+async def actors(no_key_leaks: None, bus: Bus) -> AsyncIterator[BusActors]:
+    """Owners and workers to drive by hand. In the end every heartbeat ends and one sweep must leave nothing behind."""
+    actors = BusActors(bus)
+    yield actors
+    await actors.wind_down()

@@ -18,8 +18,16 @@ import redis.asyncio as redis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import (
+    ClusterDownError,
+    NoPermissionError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from brigade.bus.keys import PREFILL_GROUP, Keys
@@ -29,8 +37,9 @@ T = TypeVar("T")
 Argument = bytes | str | int | float
 
 _BACKOFF_FIRST_S, _BACKOFF_MAX_S = 0.02, 0.5
-_NOT_NOW = ("LOADING", "MASTERDOWN", "TRYAGAIN", "READONLY", "CLUSTERDOWN")
-"""Answers of a server that is starting or failing over: the same as no answer."""
+_NOT_NOW = (RedisConnectionError, RedisTimeoutError, ReadOnlyError, TryAgainError, ClusterDownError, OSError)
+"""No answer, or that of a server that is starting or failing over (LOADING is a connection error, MASTERDOWN one of
+cluster down): the same to us. By class, since the client library takes the code off the message."""
 
 
 class Bus:
@@ -44,6 +53,7 @@ class Bus:
         self.block_ms = block_ms
         self._call_timeout_s = call_timeout_s
         self._run_id: str | None = None
+        self._installation_id: bytes | None = None
         self._sources: dict[str, str] = {}
         self._digests: dict[str, str] = {}
         self._redis = redis.Redis.from_url(
@@ -67,6 +77,7 @@ class Bus:
     async def prepare(self) -> None:
         """Make the permanent keys; after a server that forgot they are made again."""
         await self.command("SET", self.keys.install, secrets.token_hex(8), "NX")
+        self._installation_id = await self.command("GET", self.keys.install)
         for stream in self.keys.streams:
             await self.command(
                 "XGROUP", "CREATE", self.keys.queue(stream), PREFILL_GROUP, "0", "MKSTREAM", busy_ok=True
@@ -88,8 +99,12 @@ class Bus:
             self.incarnation += 1
 
     async def installation_is_known(self) -> bool:
-        """Whether Redis still knows this installation. False counts a new incarnation: it was flushed behind our back."""
-        if await self.command("EXISTS", self.keys.install):
+        """Whether Redis still knows this installation. False counts a new incarnation: it was flushed behind our back.
+
+        The value counts, not the presence: another process may have noticed first and made the key again.
+        """
+        found = await self.command("GET", self.keys.install)
+        if found is not None and found == self._installation_id:
             return True
         self.incarnation += 1
         await self.prepare()
@@ -132,7 +147,7 @@ class Bus:
             except ResponseError as e:
                 if busy_ok and str(e).startswith("BUSYGROUP"):
                     return None
-                if on_refusal is not None and ("unknown command" in str(e) or "NOPERM" in str(e)):
+                if on_refusal is not None and (isinstance(e, NoPermissionError) or "unknown command" in str(e)):
                     return on_refusal
                 raise
 
@@ -143,12 +158,10 @@ class Bus:
         try:
             async with asyncio.timeout(timeout_s):
                 answer = await self._redis.execute_command(*args)
-        except (RedisConnectionError, RedisTimeoutError, OSError, TimeoutError) as e:
+        except _NOT_NOW as e:  # OSError: also the deadline's TimeoutError
             self._lost()
             raise BusError(f"{args[0]!s}: Redis does not answer: {e}") from e
         except RedisError as e:
-            if str(e).startswith(_NOT_NOW):
-                self._lost()
             raise BusError(f"{args[0]!s}: {e}") from e
         self._answered()
         return answer
@@ -204,12 +217,10 @@ class Bus:
                 while True:
                     try:
                         answer = await call()
-                    except (RedisConnectionError, RedisTimeoutError, OSError) as e:
+                    except _NOT_NOW as e:
                         last = e
                     except RedisError as e:
-                        if not str(e).startswith(_NOT_NOW):
-                            raise BusError(f"{what}: {e}") from e
-                        last = e
+                        raise BusError(f"{what}: {e}") from e
                     else:
                         self._answered()
                         return answer
@@ -233,4 +244,9 @@ def entries_of(answer: Any) -> list[tuple[str, dict[bytes, bytes]]]:
     if not answer:
         return []
     streams = answer.values() if isinstance(answer, dict) else [stream[1] for stream in answer]
-    return [(entry_id.decode(), dict(fields or {})) for entries in streams for entry_id, fields in entries]
+    return [entry for entries in streams for entry in entries_in(entries)]
+
+
+def entries_in(entries: Any) -> list[tuple[str, dict[bytes, bytes]]]:
+    """Return the entries of one stream, as XRANGE answers them, as (entry id, fields)."""
+    return [(entry_id.decode(), dict(fields or {})) for entry_id, fields in entries]

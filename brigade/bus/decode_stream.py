@@ -12,7 +12,7 @@ from brigade.bus.codec import (
     encode_decode_job,
     encode_part,
 )
-from brigade.bus.frames import bury
+from brigade.bus.frames import bury_decode_entry
 from brigade.bus.keys import DECODE_GROUP
 from brigade.core.errors import DecodeError
 from brigade.core.messages import DecodeJob, PullFailed, TokensPart
@@ -41,7 +41,7 @@ class Finish:
 class StepFrame:
     """What one step has for one router: parts that go on, and parts that end their request."""
 
-    parts: list[TokensPart]
+    parts: list[TokensPart | PullFailed]
     finishes: list[Finish]
 
 
@@ -65,11 +65,14 @@ class DecodeStream:
             entries = entries_of(answer)
         jobs: list[tuple[str, DecodeJob]] = []
         for entry_id, fields in entries:
+            if not fields:  # deleted while it was pending: only the acknowledgement is missing
+                await self._drop_entry(entry_id)
+                continue
             data = fields.get(b"j", b"")
             try:
                 jobs.append((entry_id, decode_decode_job(data)))
             except DecodeError as e:
-                await self._bury(entry_id, str(e), data)
+                await bury_decode_entry(self._bus, self._worker, entry_id, str(e), data)
         if not jobs:
             return []
         records = await self._bus.pipeline(
@@ -80,16 +83,22 @@ class DecodeStream:
             if spec is None:  # the record has gone: a missing record counts as terminal
                 await self._drop_entry(entry_id)
                 continue
-            received.append(ReceivedJob(entry_id=entry_id, job=job, spec=decode_spec(spec), owner=owner.decode()))
+            try:
+                request = decode_spec(spec)
+            except DecodeError as e:
+                await bury_decode_entry(self._bus, self._worker, entry_id, str(e), spec)
+                continue
+            received.append(ReceivedJob(entry_id=entry_id, job=job, spec=request, owner=owner.decode()))
         return received
 
     async def admit(self, jobs: Sequence[ReceivedJob]) -> list[str]:
-        """Record jobs whose KV is in place as DECODING. Returns per job OK, STALE or NO_OWNER. Raises BusError."""
+        """Record jobs whose KV is in place as DECODING. Returns per job OK, STALE (its entry is dropped) or NO_OWNER.
+        Raises BusError; sending again is safe."""
         if not jobs:
             return []
         args: list[Argument] = [self._worker]
         for received in jobs:
-            args += [received.job.request_id, received.job.attempt]
+            args += [received.job.request_id, received.job.attempt, received.entry_id]
         return [answer.decode() for answer in await self._bus.run("admit", *args)]
 
     async def publish(self, frames: Mapping[str, StepFrame], *, timeout_s: float) -> list[str]:
@@ -123,7 +132,3 @@ class DecodeStream:
     async def _drop_entry(self, entry_id: str) -> None:
         await self._bus.command("XACK", self._key, DECODE_GROUP, entry_id)
         await self._bus.command("XDEL", self._key, entry_id)
-
-    async def _bury(self, entry_id: str, reason: str, data: bytes) -> None:
-        await bury(self._bus, f"{self._key} {entry_id}", reason, data)
-        await self._drop_entry(entry_id)

@@ -3,10 +3,11 @@ may have forgotten (rule 2d); whoever reads must have frozen its requests before
 
 from __future__ import annotations
 
-from brigade.bus.client import Bus
-from brigade.bus.codec import decode_frame
+from brigade.bus.client import Bus, entries_in
+from brigade.bus.codec import decode_frame, encode_part
+from brigade.bus.keys import DECODE_GROUP, PREFILL_GROUP
 from brigade.core.errors import DecodeError
-from brigade.core.messages import FramePart
+from brigade.core.messages import FramePart, PullFailed
 
 _TRIM_EVERY = 256
 
@@ -29,19 +30,20 @@ class FrameReader:
 
         A frame that cannot be decoded goes to the dead-letter stream; its requests notice the gap.
         """
+        if self._num_since_trim >= _TRIM_EVERY:  # before the read: a failure here must not lose what was read
+            await self._bus.command("XTRIM", self._key, "MINID", self._cursor)
+            self._num_since_trim = 0
         entries = await self._bus.read(self._key, self._cursor, count=256)
         parts: list[FramePart] = []
-        for entry_id, fields in entries:
+        for _, fields in entries:
             data = fields.get(b"p", b"")
             try:
                 parts += decode_frame(data)
             except DecodeError as e:
                 await bury(self._bus, self._key, str(e), data)
-            self._cursor = entry_id
-        self._num_since_trim += len(entries)
-        if self._num_since_trim >= _TRIM_EVERY:
-            self._num_since_trim = 0
-            await self._bus.command("XTRIM", self._key, "MINID", self._cursor)
+        if entries:
+            self._cursor = entries[-1][0]
+            self._num_since_trim += len(entries)
         return parts
 
     async def last_id(self) -> str:
@@ -62,3 +64,24 @@ async def bury(bus: Bus, source: str, reason: str, data: bytes) -> None:
 def _order(entry_id: str) -> tuple[int, int]:
     ms, _, seq = entry_id.partition("-")
     return int(ms), int(seq or 0)
+
+
+async def bury_prefill_entry(bus: Bus, stream: str, entry_id: str, reason: str, data: bytes) -> None:
+    """Bury an entry of a queue stream. If a living request waits for it, its owner is told. Raises BusError."""
+    await _bury_entry(bus, PREFILL_GROUP, stream, bus.keys.queue(stream), entry_id, reason, data)
+
+
+async def bury_decode_entry(bus: Bus, worker_id: str, entry_id: str, reason: str, data: bytes) -> None:
+    """Bury an entry of a worker's decode stream. If a living request waits for it, its owner is told. Raises BusError."""
+    await _bury_entry(bus, DECODE_GROUP, worker_id, bus.keys.decode(worker_id), entry_id, reason, data)
+
+
+async def _bury_entry(bus: Bus, group: str, name: str, key: str, entry_id: str, reason: str, data: bytes) -> None:
+    found = entries_in(await bus.command("XRANGE", key, entry_id, entry_id))
+    fields = found[0][1] if found else {}
+    # the scripts write request and attempt beside the message, so that they can be read when the message cannot
+    request_id = fields.get(b"r", b"").decode(errors="replace")
+    attempt = fields.get(b"a", b"")
+    number = int(attempt) if attempt.isdigit() else 0
+    part = encode_part(PullFailed(request_id=request_id, attempt=number, reason=f"unreadable entry: {reason}"))
+    await bus.run("bury", group, name, entry_id, f"{key} {entry_id}", reason, data, request_id, number, part)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from brigade.bus.client import Bus
+from brigade.bus.client import Bus, entries_in
+from brigade.bus.frames import bury
 from brigade.core.messages import Role, RoleIntent
 
 
@@ -49,13 +50,14 @@ async def post_intent(bus: Bus, intent: RoleIntent) -> None:
 
 
 async def take_intents(bus: Bus) -> list[RoleIntent]:
-    """Return operators' wishes and delete them: each is decided upon once, by the leader that read it. Raises BusError."""
-    entries = await bus.command("XRANGE", bus.keys.intents, "-", "+", "COUNT", 100)
+    """Return operators' wishes and delete them, for the leader. A wish may be seen twice (a second role script of the same
+    wish changes nothing); it is not lost with the reply of its deletion. Raises BusError."""
     intents = []
-    for entry_id, fields in entries:
-        if await bus.command("XDEL", bus.keys.intents, entry_id):
-            f = fields if isinstance(fields, dict) else dict(zip(fields[::2], fields[1::2], strict=True))
-            intents.append(
-                RoleIntent(worker_id=f[b"w"].decode(), role=Role(f[b"role"].decode()), reason=f[b"reason"].decode())
-            )
+    for entry_id, f in entries_in(await bus.command("XRANGE", bus.keys.intents, "-", "+", "COUNT", 100)):
+        try:
+            worker_id, role, reason = (f[name].decode() for name in (b"w", b"role", b"reason"))
+            intents.append(RoleIntent(worker_id=worker_id, role=Role(role), reason=reason))
+        except (KeyError, ValueError) as e:
+            await bury(bus, bus.keys.intents, f"role intent: {e}", repr(f).encode())
+        await bus.command("XDEL", bus.keys.intents, entry_id)
     return intents

@@ -13,8 +13,7 @@ from brigade.bus.codec import (
     encode_part,
     unpack_token_ids,
 )
-from brigade.bus.frames import bury
-from brigade.bus.keys import PREFILL_GROUP
+from brigade.bus.frames import bury_prefill_entry
 from brigade.core.errors import DecodeError
 from brigade.core.messages import DecodeJob, TokensPart, WaitingJob
 from brigade.core.request import RequestSpec
@@ -44,12 +43,8 @@ class PrefillQueue:
         flat = await self._bus.run("window", limit_per_stream, *self._bus.keys.streams)
         jobs = []
         for stream, entry_id, data in zip(flat[::3], flat[1::3], flat[2::3], strict=True):
-            try:
-                job = decode_prefill_job(data)
-            except DecodeError as e:
-                await self._bury(stream.decode(), entry_id.decode(), str(e), data)
-                continue
-            jobs.append(WaitingJob(stream=stream.decode(), entry_id=entry_id.decode(), job=job))
+            waiting = await self._waiting(stream, entry_id, data)
+            jobs += [waiting] if waiting else []
         return jobs
 
     async def wait_for_work(self) -> None:
@@ -85,8 +80,8 @@ class PrefillQueue:
         answers = await self._bus.run("own_prefills", self._worker, *self._bus.keys.streams)
         claimed = []
         for stream, entry_id, data, *rest in answers:
-            waiting = WaitingJob(stream=stream.decode(), entry_id=entry_id.decode(), job=decode_prefill_job(data))
-            job = await self._claimed(waiting, *rest)
+            waiting = await self._waiting(stream, entry_id, data)
+            job = await self._claimed(waiting, *rest) if waiting else None
             claimed += [job] if job else []
         return claimed
 
@@ -120,11 +115,14 @@ class PrefillQueue:
                 waiting=waiting, spec=decode_spec(spec), prefix=unpack_token_ids(prefix), owner=owner.decode()
             )
         except DecodeError as e:
-            await self._bury(waiting.stream, waiting.entry_id, str(e), spec)
+            await bury_prefill_entry(self._bus, waiting.stream, waiting.entry_id, str(e), spec)
             return None
 
-    async def _bury(self, stream: str, entry_id: str, reason: str, data: bytes) -> None:
-        await bury(self._bus, f"{stream} {entry_id}", reason, data)
-        key = self._bus.keys.queue(stream)
-        await self._bus.command("XACK", key, PREFILL_GROUP, entry_id)
-        await self._bus.command("XDEL", key, entry_id)
+    async def _waiting(self, stream: bytes, entry_id: bytes, data: bytes) -> WaitingJob | None:
+        """Decode a queue entry; None when it could not be read and was buried."""
+        try:
+            job = decode_prefill_job(data)
+        except DecodeError as e:
+            await bury_prefill_entry(self._bus, stream.decode(), entry_id.decode(), str(e), data)
+            return None
+        return WaitingJob(stream=stream.decode(), entry_id=entry_id.decode(), job=job)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from brigade.bus.client import Argument, Bus
 from brigade.bus.codec import decode_control, decode_status, encode_status
+from brigade.bus.frames import bury
+from brigade.core.errors import DecodeError
 from brigade.core.messages import AttemptKey, ControlMessage, Role, WorkerStatus, WorkerView
 
 
@@ -83,10 +85,14 @@ class WorkerLease:
         """Return hints for this worker, waiting for some. Raises BusError."""
         entries = await self._bus.read(self._bus.keys.control(self._worker), self._control_cursor, count=1000)
         messages = []
-        for entry_id, fields in entries:
-            self._control_cursor = entry_id
-            kind, request_id, attempt = (fields.get(k, b"").decode() for k in (b"k", b"r", b"a"))
-            messages.append(decode_control(kind, request_id, attempt))
+        for _, fields in entries:
+            kind, request_id, attempt = (fields.get(k, b"").decode(errors="replace") for k in (b"k", b"r", b"a"))
+            try:
+                messages.append(decode_control(kind, request_id, attempt))
+            except DecodeError as e:
+                await bury(self._bus, self._bus.keys.control(self._worker), str(e), kind.encode())
+        if entries:
+            self._control_cursor = entries[-1][0]
         return messages
 
     def forget_cursor(self) -> None:
@@ -128,10 +134,19 @@ async def list_workers(bus: Bus) -> list[WorkerView]:
                 accepting=accepting == b"1",
                 desired_role=Role(desired.decode()) if desired else None,
                 desired_epoch=int(desired_epoch or 0),
-                status=decode_status(status) if status else None,
+                status=_status_of(status),
             )
         )
     return views
+
+
+def _status_of(data: bytes | None) -> WorkerStatus | None:
+    """Decode a status. None without one, and for a worker that speaks another version: nothing can be placed on it, and
+    it must not hide the others."""
+    try:
+        return decode_status(data) if data else None
+    except DecodeError:
+        return None
 
 
 async def sweep_dead(bus: Bus, *, record_ttl_s: float) -> JanitorReport:

@@ -59,7 +59,8 @@ class RequestStore:
     async def raise_attempt(
         self, spec: RequestSpec, *, believed: int, new: int, prefix: Sequence[int], force: bool
     ) -> str:
-        """Start attempt `new` from prompt + `prefix`. Returns RAISED, ALREADY, MISSING, NOT_OWNER, AHEAD or a terminal state."""
+        """Start attempt `new` from prompt + `prefix`. Returns RAISED, ALREADY, a terminal state, MISSING, NOT_OWNER, AHEAD,
+        or NO_OWNER (this router is not registered: it registers first). Raises BusError; sending again is safe."""
         num_tokens = len(spec.prompt_token_ids) + len(prefix)
         answer = await self._bus.run(
             "raise",

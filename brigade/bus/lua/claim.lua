@@ -9,7 +9,7 @@ local out = {}
 for i = 2, #ARGV, 4 do
   local stream, entry, id, attempt = unpack(ARGV, i, i + 3)
   local key = P .. stream
-  local pending = redis.call('XPENDING', key, 'prefill', entry, entry, 1)[1]
+  local pending = redis.pcall('XPENDING', key, 'prefill', entry, entry, 1)[1] -- no group: Redis forgot, nothing is pending
   local r = record(id)
   local status = 'OK'
   if is_stale(r, attempt) then

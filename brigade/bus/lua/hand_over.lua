@@ -1,7 +1,7 @@
 -- The end of a prefill, one transaction: first token to the owner, decode job to the target, state, entry gone. If the
 -- first token is the last (rule 7) it is the finish instead. ARGV: worker, stream, entry id, request id, attempt, frame part,
 -- target ('' = finish), target's epoch, decode job, TTL in ms.
--- Answers 'DONE', 'ALREADY' (done by this worker before), 'STALE' (entry dropped), 'TARGET' (place it elsewhere), 'NO_OWNER'.
+-- Answers 'DONE', 'ALREADY' (done by this worker before), 'STALE' (a stale entry is dropped), 'TARGET' (place it elsewhere), 'NO_OWNER'.
 local w, stream, entry, id, attempt, part, target, epoch, job, ttl_ms = unpack(ARGV)
 local r = record(id)
 if r.exists and r.attempt == tonumber(attempt) and r.prefiller == w and r.entry == ''
@@ -9,7 +9,8 @@ if r.exists and r.attempt == tonumber(attempt) and r.prefiller == w and r.entry 
   return 'ALREADY'
 end
 if is_stale(r, attempt) or r.state ~= 'PREFILLING' or r.holder ~= w then
-  drop_prefill_entry(stream, entry)
+  -- given back, or claimed by another: the entry is the living attempt's own
+  if is_stale(r, attempt) or r.entry ~= entry then drop_prefill_entry(stream, entry) end
   return 'STALE'
 end
 if not router_alive(r.owner) then return 'NO_OWNER' end

@@ -31,6 +31,7 @@ for _, w in ipairs(redis.call('SMEMBERS', P .. 'workers')) do
       local key = P .. ARGV[i]
       local pending = redis.call('EXISTS', key) == 1 and redis.pcall('XPENDING', key, 'prefill', '-', '+', 1000, w) or {}
       if pending.err then pending = {} end
+      if #pending == 1000 then left = left + 1 end -- a full page: look again before anything is deleted
       for _, p in ipairs(pending) do
         local e = redis.call('XRANGE', key, p[1], p[1])[1]
         local f = e and fields(e)
@@ -43,7 +44,9 @@ for _, w in ipairs(redis.call('SMEMBERS', P .. 'workers')) do
         end
       end
     end
-    for _, e in ipairs(redis.call('XRANGE', P .. 'decode:' .. w, '-', '+', 'COUNT', 1000)) do
+    local jobs = redis.call('XRANGE', P .. 'decode:' .. w, '-', '+', 'COUNT', 1000)
+    if #jobs == 1000 then left = left + 1 end
+    for _, e in ipairs(jobs) do
       local f = fields(e)
       local r = record(f.r)
       if is_stale(r, f.a) or r.holder ~= w then

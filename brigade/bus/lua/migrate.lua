@@ -6,8 +6,9 @@ local r = record(id)
 if not is_stale(r, attempt) and r.holder ~= w and r.prefiller == w and (r.state == 'HANDED' or r.state == 'DECODING') then
   return 'ALREADY'
 end
-if is_stale(r, attempt) or r.state ~= 'DECODING' or r.holder ~= w then
-  drop_decode_entry(w, dentry)
+local ours = not is_stale(r, attempt) and r.holder == w and r.dentry == dentry
+if not ours or r.state ~= 'DECODING' then
+  if not (ours and r.state == 'HANDED') then drop_decode_entry(w, dentry) end
   return 'STALE'
 end
 local t = redis.call('HMGET', P .. 'worker:' .. target, 'role', 'accepting', 'epoch')

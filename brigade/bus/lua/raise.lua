@@ -1,6 +1,7 @@
 -- The owner starts the next attempt (rules 2, 6). ARGV: router, id, attempt it believes in, new attempt, force (leave to
 -- reopen FINISHED and to make a missing record), spec, class, stream, arrival, number of prompt tokens, prefix, job.
--- Answers 'RAISED', 'ALREADY' (by this owner, before), a terminal state, 'MISSING', 'NOT_OWNER' or 'AHEAD'.
+-- Answers 'RAISED', 'ALREADY' (by this owner, before), a terminal state, 'MISSING', 'NOT_OWNER', 'AHEAD', or 'NO_OWNER' when the
+-- router itself is not registered.
 local router, id, believed, new, force, spec, class, stream, arrival, nprompt, prefix, job = unpack(ARGV)
 if not router_alive(router) then return 'NO_OWNER' end
 believed, new, force = tonumber(believed), tonumber(new), force == '1'

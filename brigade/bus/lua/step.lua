@@ -11,7 +11,8 @@ while i <= #ARGV do
     local id, attempt, dentry, part = unpack(ARGV, i, i + 3)
     i = i + 4
     local r = record(id)
-    if not is_stale(r, attempt) and r.state == 'DECODING' and r.holder == w then
+    local ours = not is_stale(r, attempt) and r.holder == w and r.dentry == dentry
+    if ours and r.state == 'DECODING' then
       frame = frame .. part
       end_record(id, r.owner, 'FINISHED', ttl_ms, '')
       out[#out + 1] = 'OK'
@@ -20,7 +21,8 @@ while i <= #ARGV do
     else
       out[#out + 1] = 'STALE'
     end
-    drop_decode_entry(w, dentry)
+    -- HANDED and ours: its admission was forgotten, the entry still belongs to the living attempt
+    if not (ours and r.state == 'HANDED') then drop_decode_entry(w, dentry) end
   end
   if #frame > 0 then publish(router, frame) end
 end
