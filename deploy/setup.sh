@@ -18,7 +18,7 @@ supported() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] 
 
 find_python() {
   local candidate
-  for candidate in ${PYTHON:-} python3.12 python3.11 python3; do
+  for candidate in ${PYTHON:-} python3 python3.12 python3.11; do
     if command -v "$candidate" >/dev/null && supported "$candidate"; then echo "$candidate"; return; fi
   done
   fail "needs Python 3.11 or 3.12 on PATH (or PYTHON=/path/to/python)"
