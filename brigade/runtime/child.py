@@ -83,19 +83,30 @@ class Child:
             return
         if not data:
             self._loop.remove_reader(self._output)
-            data = b"\n" if self._rest else b""
+            self._end_line()
+            return
         *lines, self._rest = (self._rest + data).split(b"\n")
         if len(self._rest) > _MAX_LINE_BYTES:
             lines, self._rest = [*lines, self._rest], b""
         for line in lines:
-            text = line.decode("utf-8", "replace")
-            self.last_lines.append(text)
-            self._on_line(text)
+            self._give(line)
+
+    def _end_line(self) -> None:
+        """Take what was written without a newline for a line."""
+        if self._rest:
+            line, self._rest = self._rest, b""
+            self._give(line)
+
+    def _give(self, line: bytes) -> None:
+        text = line.decode("utf-8", "replace")
+        self.last_lines.append(text)
+        self._on_line(text)
 
     def _reap(self) -> None:
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
-        self._read_output()  # what it wrote last
+        self._read_output()  # what it wrote last; a child of its own may still hold the pipe open
+        self._end_line()
         self._loop.remove_reader(self._output)
         status = self._process.wait()
         assert self._process.stdout is not None

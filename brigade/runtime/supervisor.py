@@ -50,7 +50,7 @@ class Supervisor:
             if not self.is_ready and (status == EXIT_WRONG_SETTING or num_quick_deaths == MAX_QUICK_DEATHS):
                 raise StartError(f"{spec.name} could not start: {_why(child, status)}")
             self._say(f"{spec.name} ended ({_describe(status)}); starting it again")
-            await self._pause(min(_BACKOFF_FIRST_S * 2**num_quick_deaths, _BACKOFF_MAX_S))
+            await self._pause(_backoff_s(num_quick_deaths))
 
     async def _pause(self, seconds: float) -> None:
         """Wait, but not longer than until the end begins."""
@@ -89,6 +89,11 @@ class Supervisor:
             child.kill()
         for child in children:
             await asyncio.shield(child.exited)
+
+
+def _backoff_s(num_quick_deaths: int) -> float:
+    """Return the pause before a child is started again: doubled with each death at once, up to a bound."""
+    return float(min(_BACKOFF_FIRST_S * 2 ** min(num_quick_deaths, 10), _BACKOFF_MAX_S))
 
 
 def _why(child: Child, status: int) -> str:
