@@ -16,7 +16,7 @@ from services.router.json_http import error_response
 from services.router.metrics import RouterMetrics
 from services.router.request_ids import HEADER, choose_request_id
 
-REQUEST_ID = "request_id"
+REQUEST_ID = web.RequestKey("request_id", str)
 _GUARDED = ("/v1/", "/tokenize", "/detokenize")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
 from brigade.core.answer import AcceptedTokens
@@ -26,6 +27,7 @@ class BranchAnswer:
         "_fail",
         "_meter",
         "_num_chars",
+        "_num_sent_chars",
         "_offsets",
         "_stop",
         "_stops",
@@ -56,6 +58,7 @@ class BranchAnswer:
         self._tokens: list[Sampled] = []
         self._offsets: list[int] = []
         self._num_chars = 0
+        self._num_sent_chars = 0
         self.num_tokens = 0
         self.num_cached_tokens = 0
         self.is_finished = False
@@ -125,8 +128,13 @@ class BranchAnswer:
         if not self._wants_tokens:
             self._emit(Part(text=text, finish_reason=finish_reason, stop_reason=stop_reason))
             return
-        tokens, self._tokens = self._tokens, []
-        offsets, self._offsets = self._offsets, []
+        self._num_sent_chars += len(text)
+        num_ready = len(self._tokens)
+        if self._stops is not None and finish_reason is None:
+            # a token whose text is held back waits with it: it may turn out to belong to a stop string
+            num_ready = bisect_left(self._offsets, self._num_sent_chars)
+        tokens, self._tokens = self._tokens[:num_ready], self._tokens[num_ready:]
+        offsets, self._offsets = self._offsets[:num_ready], self._offsets[num_ready:]
         self._emit(
             Part(text=text, tokens=tokens, text_offsets=offsets, finish_reason=finish_reason, stop_reason=stop_reason)
         )
