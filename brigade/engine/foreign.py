@@ -110,12 +110,13 @@ def load_foreign(
         # Whatever a foreign forward trips over under our attention means that it cannot be served.
         reason = f"{type(error).__name__}: {error}"
         raise ModelError(f"{info.architecture} is not supported: its forward fails here ({reason})") from error
-    largest = (computed - expected).abs().max().item()
-    allowed = (1e-3 if dtype == torch.float32 else 5e-2) * max(1.0, expected.abs().max().item())
-    if not largest <= allowed:
+    # bf16 rounds every layer differently under another attention; what is really different is off by its own size.
+    difference = (computed - expected).square().mean().sqrt() / expected.std()
+    allowed = 1e-3 if dtype == torch.float32 else 0.1
+    if not difference <= allowed:
         raise ModelError(
             f"{info.architecture} is not supported: its logits under paged attention differ from the unmodified "
-            f"model's by {largest:.3g} (allowed {allowed:.3g})"
+            f"model's by {float(difference):.2g} of their spread (allowed {allowed:g})"
         )
     return model
 
