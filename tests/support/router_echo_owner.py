@@ -26,8 +26,21 @@ def echo_script(spec: RequestSpec) -> Iterator[Sampled]:
             yield Sampled(token_id=token_id, logprob=-0.5, top=top)
 
 
+def wait_after(num_items: int, gate: asyncio.Event) -> Callable[[], Awaitable[None]]:
+    """Return a pace that lets `num_items` items pass and holds all others until the gate opens."""
+    num_left = num_items
+
+    async def pace() -> None:
+        nonlocal num_left
+        if num_left == 0:
+            await gate.wait()
+        num_left = max(0, num_left - 1)
+
+    return pace
+
+
 class EchoOwner:
-    """Implements Owner. `pace` is awaited before each token of each answer; `why_not_ready` can be set at any time."""
+    """Implements Owner. `pace` is awaited before each item of each script; `why_not_ready` can be set at any time."""
 
     def __init__(self, script: Script = echo_script, *, pace: Callable[[], Awaitable[None]] | None = None) -> None:
         self._script = script
@@ -78,9 +91,9 @@ class EchoOwner:
         last: Sampled | None = None
         index = 0
         for token in self._script(spec):
+            await (self._pace() if self._pace is not None else asyncio.sleep(0))
             if isinstance(token, BrigadeError):
                 raise token
-            await (self._pace() if self._pace is not None else asyncio.sleep(0))
             reason = spec.stop.finish_reason(index + 1, token.token_id)
             accepted = AcceptedTokens(offset=index, tokens=(token,), finish_reason=reason)
             if sink.on_tokens(accepted) is not None or reason is not None:
