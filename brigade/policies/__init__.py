@@ -1,1 +1,1 @@
-"""Every decision of the system as a pure function: a frozen view in, a frozen decision with its reason out. No clock, no I/O."""
+"""Decisions as pure functions: a frozen view of the world in, a frozen decision with its reason out."""

@@ -1,0 +1,175 @@
+"""From the queue to the batch: look at the waiting jobs, let the policy choose, claim exactly those."""
+
+from __future__ import annotations
+
+import structlog
+
+from brigade.bus.client import Bus
+from brigade.bus.decode_stream import DecodeStream, StepFrame
+from brigade.bus.frames import bury
+from brigade.bus.prefill_queue import ClaimedJob, PrefillQueue
+from brigade.core.errors import BusError
+from brigade.core.messages import PullFailed
+from brigade.kv.pool import KVPool
+from brigade.policies.batching import BatchingPolicy, PrefillView, max_in_flight_blocks
+from brigade.runtime.bell import Bell, until_answered
+from services.prefill.batch import PrefillBatch
+from services.prefill.handing import HandOver
+from services.prefill.targets import Targets
+
+WINDOW_PER_STREAM = 32
+"""Waiting jobs of each stream that the policy is shown."""
+
+
+class Claiming:
+    """Claims while it is open and there is room. `bell` rings when room, role or registry may have changed."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        queue: PrefillQueue,
+        frames: DecodeStream,
+        pool: KVPool,
+        batch: PrefillBatch,
+        handing: HandOver,
+        targets: Targets,
+        *,
+        policy: BatchingPolicy,
+        max_batch_tokens: int,
+        bell: Bell,
+        step_bell: Bell,
+    ) -> None:
+        self._bus = bus
+        self._queue = queue
+        self._frames = frames
+        self._pool = pool
+        self._batch = batch
+        self._handing = handing
+        self._targets = targets
+        self._policy = policy
+        self._max_batch_tokens = max_batch_tokens
+        self._bell = bell
+        self._step_bell = step_bell
+        model_blocks = pool.num_blocks_for(pool.engine.model.max_model_len_tokens)
+        self._max_in_flight_blocks = max_in_flight_blocks(pool.num_blocks, min(model_blocks, pool.num_blocks))
+        self._is_in_doubt = True
+        self._is_claiming = False
+        self._incarnation = bus.incarnation
+        self.is_open = False
+
+    @property
+    def is_claiming(self) -> bool:
+        """Whether a claim is under way whose answer may bring work."""
+        return self._is_claiming
+
+    def doubt(self) -> None:
+        """An answer was lost somewhere: before the next claim, look at what the queue says is ours (rule 4)."""
+        self._is_in_doubt = True
+        self._bell.ring()
+
+    async def run(self) -> None:
+        """Claim until cancelled."""
+        while True:
+            seen = self._bell.num_rings
+            try:
+                if self._is_in_doubt or self._incarnation != self._bus.incarnation:
+                    await self._review()
+                if not self._may_claim() or not await self._claim():
+                    await self._bell.wait(after=seen)
+            except BusError as error:
+                structlog.get_logger().warning("claim_failed", error=str(error))
+                self._is_in_doubt = True
+                await self._bell.wait(after=seen)  # rung by the next heartbeat, answered or not
+
+    async def watch(self) -> None:
+        """Ring when something was queued, and after each block time: a job whose router came back is not queued again."""
+        while True:
+            seen = self._bell.num_rings
+            if self.is_open:
+                try:
+                    await self._queue.wait_for_work()
+                    self._bell.ring()
+                    continue
+                except BusError as error:
+                    structlog.get_logger().debug("queue_not_watched", error=str(error))
+            await self._bell.wait(after=seen)
+
+    def _may_claim(self) -> bool:
+        if not self.is_open or self._batch.num_unstarted_tokens >= self._max_batch_tokens:
+            return False
+        return self._batch.reserves_answers or self._targets.has_any()
+
+    async def _claim(self) -> bool:
+        """Claim once. False when nothing was to be had."""
+        waiting = await self._queue.window(WINDOW_PER_STREAM)
+        choice = self._policy(
+            PrefillView(
+                waiting=tuple(waiting),
+                budget_tokens=self._max_batch_tokens - self._batch.num_unstarted_tokens,
+                num_blocks=self._pool.num_blocks,
+                block_size_tokens=self._pool.block_size_tokens,
+                num_available_blocks=self._pool.ledger.num_available - self._batch.num_unstarted_blocks,
+                num_in_flight_blocks=self._pool.num_lent
+                + self._batch.num_held_blocks
+                + self._batch.num_unstarted_blocks,
+                max_in_flight_blocks=self._max_in_flight_blocks,
+                reserves_answers=self._batch.reserves_answers,
+                max_pool_tokens=self._targets.max_prefill_pool_tokens(),
+            )
+        )
+        if not choice.chosen or not self.is_open:
+            return False
+        self._is_claiming = True
+        try:
+            claimed = await self._queue.claim(choice.chosen)
+            await self._take(claimed)
+        finally:
+            self._is_claiming = False
+        structlog.get_logger().debug(
+            "prefills_claimed", num_claimed=len(claimed), num_waiting=len(waiting), reason=choice.reason
+        )
+        return bool(claimed)
+
+    async def _review(self) -> None:
+        """Take up what the queue and the records give to this worker and it does not know."""
+        incarnation = self._bus.incarnation
+        if self._incarnation != incarnation:
+            self._queue.forget_cursor()
+        self._is_in_doubt = False
+        self._is_claiming = True
+        try:
+            known = set(self._batch.keys())
+            ours = await self._queue.own_pending()
+            unknown = [
+                c for c in ours if c.waiting.job.key not in known and not self._handing.is_open(c.waiting.job.key)
+            ]
+            for claimed in unknown:
+                self._pool.end_loan(
+                    claimed.waiting.job.key
+                )  # Redis forgot that it was handed over: it is computed again
+            await self._take(unknown)
+        except BusError:
+            self._is_in_doubt = True
+            raise
+        finally:
+            self._is_claiming = False
+        self._incarnation = incarnation
+
+    async def _take(self, claimed: list[ClaimedJob]) -> None:
+        for job in claimed:
+            why_never = self._batch.why_never(job)
+            if why_never is None:
+                self._batch.add(job)
+            else:
+                await self._refuse(job, why_never)
+        if claimed:
+            self._step_bell.ring()
+
+    async def _refuse(self, claimed: ClaimedJob, reason: str) -> None:
+        """Keep a job that can never run for inspection and tell its owner, whose next attempt or verdict drops the entry."""
+        job = claimed.waiting.job
+        structlog.get_logger().warning("prefill_refused", request_id=job.request_id, attempt=job.attempt, reason=reason)
+        await until_answered(bury, self._bus, f"{claimed.waiting.stream} {job.request_id}", reason, b"")
+        part = PullFailed(request_id=job.request_id, attempt=job.attempt, reason=reason)
+        frames = {claimed.owner: StepFrame(parts=[part], finishes=[])}
+        await until_answered(self._frames.publish, frames, timeout_s=5.0)

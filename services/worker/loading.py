@@ -1,0 +1,105 @@
+"""From settings to a machine: how many blocks, which memory, which engine. The only place here that loads torch."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import Executor
+from typing import TYPE_CHECKING
+
+import structlog
+
+from brigade.core.config import WorkerConfig
+from brigade.core.errors import ConfigError
+from brigade.core.step import ModelInfo
+from brigade.kv.arena import Arena
+from services.worker.machine import Machine, make_machine, new_threads
+
+if TYPE_CHECKING:
+    from brigade.engine.engine import TorchEngine
+
+LAYOUT = "layer, key|value, head, slot, dimension"
+"""Order of the bytes inside a block, as `brigade.engine` lays them out."""
+
+STAGING_SHARE = 4
+"""A pool in device memory lends through host memory of a quarter of its size."""
+
+
+async def load_machine(config: WorkerConfig, *, installation: str, worker_id: str) -> Machine:
+    """Load model and pool on the engine's thread. Raises ModelError, ConfigError."""
+    threads = new_threads()
+    try:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(threads[0], _load, config, installation, worker_id, threads)
+    except BaseException:
+        for thread in threads:
+            thread.shutdown(wait=False)
+        raise
+
+
+def _load(config: WorkerConfig, installation: str, worker_id: str, threads: tuple[Executor, Executor]) -> Machine:
+    from brigade.engine.load import block_bytes, model_info
+
+    info = model_info(config.model, config.dtype)
+    device = _device(config.device)
+    bytes_per_block = block_bytes(info, config.block_size_tokens)
+    num_blocks = config.num_blocks or config.kv_memory_mb * 2**20 // bytes_per_block
+    if num_blocks < 1:
+        raise ConfigError(f"--kv-memory-mb {config.kv_memory_mb} holds no KV block: one has {bytes_per_block} bytes")
+    is_staging = not device.startswith("cpu")
+    num_arena_blocks = _num_staging_blocks(info, num_blocks, config.block_size_tokens) if is_staging else num_blocks
+    arena = Arena(
+        directory=config.kv_dir,
+        installation=installation,
+        worker_id=worker_id,
+        num_blocks=num_arena_blocks,
+        block_bytes=bytes_per_block,
+    )
+    try:
+        engine = _load_engine(config, device, num_blocks, None if is_staging else arena.data)
+        return make_machine(engine, arena=arena, is_staging=is_staging, layout=LAYOUT, threads=threads)
+    except BaseException:
+        arena.close()
+        raise
+
+
+def _load_engine(config: WorkerConfig, device: str, num_blocks: int, pool: memoryview | None) -> TorchEngine:
+    from brigade.engine.load import load_engine
+
+    engine = load_engine(
+        config.model,
+        dtype=config.dtype,
+        device=device,
+        num_blocks=num_blocks,
+        block_size_tokens=config.block_size_tokens,
+        pool=pool,
+        num_threads=config.num_threads,
+        linear=config.linear,
+        attention=config.attention,
+    )
+    log = structlog.get_logger()
+    log.info(
+        "engine_loaded",
+        model=engine.model.name,
+        dtype=engine.model.dtype,
+        device=device,
+        num_blocks=num_blocks,
+        linear=engine.linear_name,
+        attention=engine.attention_name,
+    )
+    for note in engine.notes:
+        log.warning("engine_note", note=note)
+    return engine
+
+
+def _device(device: str) -> str:
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
+def _num_staging_blocks(info: ModelInfo, num_blocks: int, block_size_tokens: int) -> int:
+    """Room for a share of the pool, and for the longest request in any case."""
+    longest = -(-info.max_model_len_tokens // block_size_tokens)
+    return min(num_blocks, max(longest, num_blocks // STAGING_SHARE))
