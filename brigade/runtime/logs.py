@@ -11,7 +11,7 @@ import sys
 from typing import TextIO
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
 
 from brigade.core.config import LogLevel
 
@@ -21,8 +21,14 @@ _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARN
 def setup_logs(service: str, level: LogLevel, *, stream: TextIO | None = None) -> None:
     """Send this process's log to `stream` (stderr when not given); call once, before the first line."""
     out = stream or sys.stderr
+
+    def name_service(_: object, __: str, event: EventDict) -> EventDict:
+        event["service"] = service  # not by context: threads start without one
+        return event
+
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
+        name_service,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
@@ -37,8 +43,6 @@ def setup_logs(service: str, level: LogLevel, *, stream: TextIO | None = None) -
         logger_factory=structlog.WriteLoggerFactory(out),
         cache_logger_on_first_use=True,
     )
-    structlog.contextvars.clear_contextvars()
-    structlog.contextvars.bind_contextvars(service=service)
 
     handler = logging.StreamHandler(out)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=[_drop_meta, *last], foreign_pre_chain=shared))
@@ -47,6 +51,6 @@ def setup_logs(service: str, level: LogLevel, *, stream: TextIO | None = None) -
     root.setLevel(max(_LEVELS[level], logging.WARNING))
 
 
-def _drop_meta(logger: object, name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+def _drop_meta(logger: object, name: str, event: EventDict) -> EventDict:
     """Remove what ProcessorFormatter adds for its own use."""
     return structlog.stdlib.ProcessorFormatter.remove_processors_meta(logger, name, event)  # type: ignore[arg-type]
