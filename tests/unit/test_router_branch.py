@@ -73,6 +73,17 @@ def test_a_stop_token_of_the_clients_is_named_and_not_shown() -> None:
     assert (branch.text, branch.last.finish_reason, branch.last.stop_reason) == ("wow", "stop", stop_id)
 
 
+def test_an_end_that_comes_without_tokens_is_told_as_if_it_had_come_with_the_last() -> None:
+    """After a failure the owner may find that the accepted tokens were already complete."""
+    [stop_id] = ids_of("!")
+    rules = StopRules(strings=("END",), token_ids=frozenset({stop_id}), reported_token_ids=frozenset({stop_id}))
+    branch = Branch(rules)
+    branch.feed([*ids_of("an EN"), stop_id])
+    assert branch.text == "an "
+    branch.feed([], "stop")
+    assert (branch.text, branch.last.finish_reason, branch.last.stop_reason) == ("an EN", "stop", stop_id)
+
+
 def test_an_included_stop_is_shown() -> None:
     [stop_id] = ids_of("!")
     branch = Branch(StopRules(token_ids=frozenset({stop_id}), is_included=True))

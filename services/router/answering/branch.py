@@ -25,6 +25,7 @@ class BranchAnswer:
         "_detokenizer",
         "_emit",
         "_fail",
+        "_last_id",
         "_meter",
         "_num_chars",
         "_num_sent_chars",
@@ -57,6 +58,7 @@ class BranchAnswer:
         self._fail = fail
         self._tokens: list[Sampled] = []
         self._offsets: list[int] = []
+        self._last_id = -1
         self._num_chars = 0
         self._num_sent_chars = 0
         self.num_tokens = 0
@@ -64,26 +66,33 @@ class BranchAnswer:
         self.is_finished = False
 
     def on_tokens(self, accepted: AcceptedTokens) -> str | None:
-        """Take the next tokens; return 'stop' when a stop string ends the answer here."""
+        """Take the next tokens (none where only the end was still to be told).
+
+        Returns 'stop' when a stop string ends the answer here.
+        """
         assert not self.is_finished, "tokens after the end of an answer"
         if accepted.offset == 0:
             self.num_cached_tokens = accepted.num_cached_tokens
-        tokens = accepted.tokens
         num_before = self.num_tokens
-        text, stop_string = self._add(tokens, accepted.finish_reason)
-        self._meter.on_tokens(self.num_tokens - num_before)
+        text, stop_string = self._add(accepted.tokens)
+        if self.num_tokens > num_before:
+            self._meter.on_tokens(self.num_tokens - num_before)
+        if stop_string is None and accepted.finish_reason is not None:
+            rest, stop_string = self._take_rest()
+            text += rest
         if stop_string is not None:
             self._finish(text, "stop", stop_string)
-            return "stop"
+            return "stop" if accepted.finish_reason is None else None
         if accepted.finish_reason is not None:
-            last_id = tokens[-1].token_id
-            is_named = accepted.finish_reason == "stop" and last_id in self._stop.reported_token_ids
-            self._finish(text, accepted.finish_reason, last_id if is_named else None)
+            is_named = accepted.finish_reason == "stop" and self._last_id in self._stop.reported_token_ids
+            self._finish(text, accepted.finish_reason, self._last_id if is_named else None)
         elif text or (self._wants_tokens and self._stops is None):
             self._send(text, None, None)
         return None
 
     def on_error(self, error: BrigadeError) -> None:
+        if self.is_finished:
+            return  # the client had left already
         self.is_finished = True
         self._meter.on_finish("error")
         self._fail(error)
@@ -94,30 +103,38 @@ class BranchAnswer:
             self.is_finished = True
             self._meter.on_finish("abort")
 
-    def _add(self, tokens: Sequence[Sampled], finish_reason: str | None) -> tuple[str, str | None]:
+    def _add(self, tokens: Sequence[Sampled]) -> tuple[str, str | None]:
         """Take tokens up to a stop string; return the text that may leave, and the stop string."""
         released = ""
-        last = len(tokens) - 1
-        for place, token in enumerate(tokens):
+        stop = self._stop
+        for token in tokens:
+            token_id = self._last_id = token.token_id
             self.num_tokens += 1
             if self._wants_tokens:
                 self._tokens.append(token)
                 self._offsets.append(self._num_chars)
-            is_end = place == last and finish_reason is not None
-            # a stop token is not part of the answer's text unless the client wants to see what stopped it
-            is_shown = not (is_end and finish_reason == "stop") or self._stop.is_included
-            text = self._detokenizer.push(token.token_id) if is_shown else ""
-            if is_end:
-                text += self._detokenizer.flush()
-            self._num_chars += len(text)
-            if self._stops is not None and self.num_tokens > self._stop.min_tokens:
-                text, stop_string = self._stops.push(text)
-                if stop_string is not None:
-                    return released + text + (stop_string if self._stop.is_included else ""), stop_string
-                if is_end:
-                    text += self._stops.flush()
+            if token_id in stop.token_ids and self.num_tokens > stop.min_tokens and not stop.is_included:
+                continue  # it ends the answer and is no part of its text
+            text, stop_string = self._watch(self._detokenizer.push(token_id))
             released += text
+            if stop_string is not None:
+                return released, stop_string
         return released, None
+
+    def _take_rest(self) -> tuple[str, str | None]:
+        """Return what is left when the worker has ended the answer."""
+        text, stop_string = self._watch(self._detokenizer.flush())
+        if stop_string is None and self._stops is not None:
+            text += self._stops.flush()
+        return text, stop_string
+
+    def _watch(self, text: str) -> tuple[str, str | None]:
+        """Pass text by the stop strings; return what may leave, and the stop string that ends the answer."""
+        self._num_chars += len(text)
+        if self._stops is None or self.num_tokens <= self._stop.min_tokens:
+            return text, None
+        text, stop_string = self._stops.push(text)
+        return (text + stop_string if stop_string is not None and self._stop.is_included else text), stop_string
 
     def _finish(self, text: str, finish_reason: str, stop_reason: str | int | None) -> None:
         self.is_finished = True
