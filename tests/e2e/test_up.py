@@ -96,3 +96,21 @@ def test_signal_in_the_middle_of_an_answer_lets_it_finish(flags: tuple[str, ...]
         assert finish_reason(events) == "length"
         assert installation.end() == 0
     assert shared_memory_files(flags) == []
+
+
+def test_killed_decode_worker_is_replaced_and_its_answer_goes_on(flags: tuple[str, ...], tmp_path: Path) -> None:
+    """kill -9 of the only decode worker costs its client a pause, not a token."""
+    body = {"model": "demo", "stream": True, **BODY, "max_tokens": 300}
+    with brigade_up(*flags, "--dtype", "float32", env=user_environment(tmp_path)) as installation:
+        installation.wait_until_ready()
+        undisturbed = text_of(events_of(installation.url, body))
+
+        def kill(num_events: int) -> None:
+            if num_events == 3:
+                (pid,) = (pid for pid, command in installation.children().items() if "services.decode" in command)
+                os.kill(pid, signal.SIGKILL)
+
+        assert text_of(events_of(installation.url, body, kill)) == undisturbed
+        assert "decode-0 ended (killed by SIGKILL); starting it again" in installation.text
+        assert installation.stop() == 0
+    assert shared_memory_files(flags) == []
