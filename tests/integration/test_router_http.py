@@ -418,3 +418,22 @@ async def test_a_fast_client_reads_everything_while_a_slow_one_sleeps() -> None:
         writer.transport.abort()
         owner: EchoOwner = serving.owner
         await wait_until(lambda: owner.num_unfinished == 0, 20)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_answer_that_nobody_takes_keeps_no_connection_open(stream: bool) -> None:
+    """The answer is complete and its work is over, yet a client that never reads must not hold memory and a socket."""
+    config = RouterConfig(max_client_buffer_bytes=10**9, slow_client_timeout_s=0.3)
+    async with serve_router(logprob_script, config=config) as serving:
+        _, writer = await send(serving, ASK | {"stream": stream, "max_tokens": 1500, "logprobs": 20, "n": 16})
+        try:
+            async with client_of(serving) as client:
+
+                async def is_cut() -> bool:
+                    async with client.get("/metrics") as response:
+                        return "brigade:clients_cut_total 1.0" in await response.text()
+
+                await wait_until(is_cut, 20)
+            assert serving.owner.num_unfinished == 0
+        finally:
+            writer.transport.abort()

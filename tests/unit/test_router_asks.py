@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.router_tokenizers import DEMO_MODEL
 
 from brigade.core.errors import InvalidRequest
@@ -62,6 +65,7 @@ async def test_an_answer_without_bound_may_fill_the_context_or_the_pool() -> Non
     assert (await completion(model=small, prompt=[5] * 95)).prompts[0].max_tokens == 5
     assert (await chat(max_tokens=7)).prompts[0].max_tokens == 7
     assert (await chat(max_completion_tokens=7, max_tokens=7)).prompts[0].max_tokens == 7
+    assert (await completion(max_completion_tokens=7)).prompts[0].max_tokens == 7
 
 
 async def test_the_pool_limit_is_read_at_each_ask() -> None:
@@ -164,6 +168,8 @@ BAD_COMMON: list[tuple[dict[str, Any], str]] = [
     ({"max_tokens": 5000}, "max_tokens"),
     ({"max_tokens": 1e30}, "max_tokens"),
     ({"max_tokens": 4, "min_tokens": 5}, "min_tokens"),
+    ({"max_tokens": 5, "max_completion_tokens": 6}, "max_tokens"),
+    ({"max_completion_tokens": 0}, "max_completion_tokens"),
     ({"min_tokens": -1}, "min_tokens"),
     ({"stop": ""}, "stop"),
     ({"stop": [""]}, "stop"),
@@ -225,7 +231,6 @@ BAD_COMPLETION: list[tuple[dict[str, Any], str]] = [
     ({"logprobs": 1, "echo": True}, "logprobs"),
     ({"suffix": "x"}, "suffix"),
     ({"messages": HI}, "messages"),
-    ({"max_completion_tokens": 5}, "max_completion_tokens"),
 ]
 BAD_CHAT: list[tuple[dict[str, Any], str]] = [
     ({"messages": None}, "messages"),
@@ -252,7 +257,6 @@ BAD_CHAT: list[tuple[dict[str, Any], str]] = [
     ({"logprobs": 1}, "logprobs"),
     ({"top_logprobs": 3}, "top_logprobs"),
     ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
-    ({"max_tokens": 5, "max_completion_tokens": 6}, "max_tokens"),
     ({"modalities": ["text", "audio"]}, "modalities"),
     ({"continue_final_message": True}, "continue_final_message"),
     ({"chat_template": "{{ 1 }}"}, "chat_template"),
@@ -289,3 +293,31 @@ async def test_an_unknown_model_is_not_found() -> None:
     with pytest.raises(InvalidRequest) as caught:
         await read_completion({"model": "gpt-9", "prompt": "a"}, model=MODEL, config=CONFIG, prompts=prompts)
     assert (caught.value.status, caught.value.code, caught.value.field) == (404, "model_not_found", "model")
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**64), 2**64) | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+KEYS = sorted({key for fields, _ in BAD_COMMON + BAD_COMPLETION + BAD_CHAT for key in fields} | {"model"})
+BODIES = st.dictionaries(st.sampled_from(KEYS), JSON_VALUES, max_size=5)
+
+
+@settings(max_examples=200, deadline=None)
+@given(BODIES, st.booleans())
+def test_no_json_body_is_worse_than_refused(body: dict[str, Any], is_chat: bool) -> None:
+    """Whatever the values, a body becomes an ask or a 4xx: nothing a client can send is a crash."""
+    prompts = PromptMaker(tokenizer=TOKENIZER, model=MODEL, config=CONFIG)
+    common = {"model": MODEL, "config": CONFIG, "prompts": prompts}
+    asked = (
+        read_chat({"messages": HI} | body, template=TOKENIZER.chat_template, **common)
+        if is_chat
+        else read_completion({"prompt": "a"} | body, **common)
+    )
+    outcome: Ask | InvalidRequest
+    try:
+        outcome = asyncio.run(asked)
+    except InvalidRequest as error:
+        outcome = error
+    assert isinstance(outcome, Ask) or 400 <= outcome.status < 500

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from brigade.core.errors import BrigadeError
 from brigade.core.step import Sampled
+from services.router.answering.client_line import ClientLine
 from services.router.answering.delivery import AnsweringParts, Reply
 from services.router.answering.part import Part
 from services.router.json_http import json_response
@@ -76,4 +77,8 @@ class WholeAnswer:
             for index, choice in enumerate(self._choices)
         ]
         content = self._reply.dialect.whole(self._reply.head, choices, usage, self._parts.tokenizer)
-        return json_response(content, headers=self._reply.headers)
+        response = json_response(content, headers=self._reply.headers)
+        line = ClientLine(request, self._parts.metrics, slow_client_timeout_s=self._parts.config.slow_client_timeout_s)
+        await response.prepare(request)
+        await line.finish(response)
+        return response

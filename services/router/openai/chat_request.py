@@ -65,7 +65,7 @@ async def read_chat(
         return_token_ids=fields.take_bool("return_token_ids"),
         skip_special_tokens=fields.take_bool("skip_special_tokens", True),
     )
-    max_tokens = _take_max_tokens(fields)
+    max_tokens = take_max_tokens(fields)
     add_special_tokens = fields.take_bool("add_special_tokens", False)
     add_generation_prompt = fields.take_bool("add_generation_prompt", True)
     variables = fields.take("chat_template_kwargs")
@@ -140,12 +140,3 @@ def _take_logprobs(fields: Fields, config: RouterConfig) -> int | None:
     if num_top and not wanted:
         raise fields.error("top_logprobs", "is only allowed when logprobs is true")
     return (num_top or 0) if wanted else None
-
-
-def _take_max_tokens(fields: Fields) -> int | None:
-    """Take max_completion_tokens, or its older name; both are fine when they agree."""
-    newer = take_max_tokens(fields, "max_completion_tokens")
-    older = take_max_tokens(fields, "max_tokens")
-    if newer is not None and older is not None and newer != older:
-        raise fields.error("max_tokens", "differs from max_completion_tokens")
-    return older if newer is None else newer

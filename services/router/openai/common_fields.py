@@ -138,8 +138,13 @@ def check_branches(fields: Fields, num_branches: int, config: RouterConfig) -> N
         raise fields.error("n", f"times the number of prompts is above {config.max_branches}")
 
 
-def take_max_tokens(fields: Fields, key: str) -> int | None:
-    return fields.take_int(key, low=1, high=_INT32)
+def take_max_tokens(fields: Fields) -> int | None:
+    """Take max_completion_tokens, or its older name; both are fine when they agree, as some load generators send both."""
+    newer = fields.take_int("max_completion_tokens", low=1, high=_INT32)
+    older = fields.take_int("max_tokens", low=1, high=_INT32)
+    if newer is not None and older is not None and newer != older:
+        raise fields.error("max_tokens", "differs from max_completion_tokens")
+    return older if newer is None else newer
 
 
 def refuse_unsupported(fields: Fields) -> None:

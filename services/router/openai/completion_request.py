@@ -41,7 +41,7 @@ async def read_completion(body: object, *, model: ServedModel, config: RouterCon
     )
     if shape.echo and num_logprobs is not None:
         raise fields.error("logprobs", "is not supported together with echo", code="unsupported_parameter")
-    max_tokens = take_max_tokens(fields, "max_tokens")
+    max_tokens = take_max_tokens(fields)
     add_special_tokens = fields.take_bool("add_special_tokens", True)
     sampling = take_sampling(fields, model.sampling_defaults, num_logprobs, model.vocab_size)
     stop = take_stop(fields, config, model)
