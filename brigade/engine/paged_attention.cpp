@@ -59,10 +59,16 @@ static inline void from_float(Bf16* to, float value) {
 }
 static inline Vec broadcast(float value) { return Vec{} + value; }
 
+// Halves are folded over each other: log2(kWidth) steps instead of kWidth.
+template <int Half>
+static inline Vec fold(Vec value) {
+    IntVec from{};
+    for (int i = 0; i < kWidth; i++) from[i] = (i + Half) % kWidth;
+    return value + __builtin_shuffle(value, from);
+}
 static inline float sum(Vec value) {
-    float total = 0;
-    for (int i = 0; i < kWidth; i++) total += value[i];
-    return total;
+    if constexpr (kWidth == 16) value = fold<8>(value);
+    return fold<1>(fold<2>(fold<4>(value)))[0];
 }
 
 // 2**x for x <= 0, relative error about 2e-7; below -126 it is 0.
