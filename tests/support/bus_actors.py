@@ -46,12 +46,14 @@ def status(worker_id: str) -> WorkerStatus:
     )
 
 
-def decode_job(request_id: str, *, attempt: int = 1, epoch: int = 1, worker_id: str = "p") -> DecodeJob:
+def decode_job(
+    request_id: str, *, attempt: int = 1, epoch: int = 1, worker_id: str = "p", output: tuple[int, ...] = (100,)
+) -> DecodeJob:
     handle = KVHandle(
         transport="shm", location="/kv", incarnation="i", worker_id=worker_id, blocks=((1, 1),), num_tokens=3,
         block_size_tokens=16, block_bytes=1024, dtype="float32", layout="lhd", model_revision="r",
     )  # fmt: skip
-    return DecodeJob(request_id=request_id, attempt=attempt, epoch=epoch, output_token_ids=(100,), handle=handle)
+    return DecodeJob(request_id=request_id, attempt=attempt, epoch=epoch, output_token_ids=output, handle=handle)
 
 
 class Worker:
@@ -87,12 +89,16 @@ class Worker:
         decode = decode_job(job.request_id, attempt=job.attempt, epoch=target.epoch, worker_id=self.worker_id)
         return await self.queue.hand_over(claimed, first, target.worker_id, decode)
 
-    async def receive(self, request_id: str) -> ReceivedJob:
-        """Return the decode job of a request from this worker's stream, read before or not."""
+    async def deliveries(self) -> list[ReceivedJob]:
+        """Return all jobs on this worker's stream, read before or not, without waiting."""
         await self.bus.command(
             "XREADGROUP", "GROUP", "decode", self.worker_id, "STREAMS", self.bus.keys.decode(self.worker_id), ">"
         )
-        return next(j for j in await self.decode.read(new=False) if j.job.request_id == request_id)
+        return await self.decode.read(new=False)
+
+    async def receive(self, request_id: str) -> ReceivedJob:
+        """Return the decode job of a request from this worker's stream."""
+        return next(j for j in await self.deliveries() if j.job.request_id == request_id)
 
     async def take(self, request_id: str) -> ReceivedJob:
         """Receive a decode job and admit it."""
