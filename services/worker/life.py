@@ -178,5 +178,6 @@ class Life:
             async with asyncio.timeout(LEAVE_MARGIN_S):
                 await self.prefill.give_back_all()
                 await self.lease.deregister()
+                log.info("worker_left", worker_id=self.worker_id)
         except (TimeoutError, BusError) as error:
             log.warning("not_deregistered", error=str(error))

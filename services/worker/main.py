@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry
@@ -38,6 +39,8 @@ async def run_worker(
         await bus.open()
         name = worker_name(config)
         machine = await load_machine(config, installation=installation.name, worker_id=new_worker_id(name[:48]))
+        # What torch has made stays: no later collection, nor the one at exit, has to walk through it again.
+        gc.freeze()
         try:
             host = WorkerHost(bus, machine, installation=installation, config=config, timing=timing, name=name)
             registry = CollectorRegistry()
