@@ -8,40 +8,42 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from transformers import AutoTokenizer, Qwen3ForCausalLM
+from tokenizers import Tokenizer
+from transformers import Qwen3ForCausalLM
 
 from demo_training import chat, facts
 from demo_training.corpus import draw_corpus
 from demo_training.templates import expand
-from demo_training.tokenizer import TURN_END, TURN_START
+from demo_training.tokenizer import TURN_END, render_chat
 from demo_training.world import Character, draw_character, is_held_out
 
 _NUM_STORIES = 32
 _NUM_FOLLOW_UPS = 12
 _NUM_UNKNOWN = 20
 _MAX_NEW_TOKENS = 400
+_MAX_CONTEXT_TOKENS = 2048
 
 
 class Speaker:
     """A saved model and its tokenizer, in f32 on the CPU, as one thing that answers conversations."""
 
     def __init__(self, folder: Path) -> None:
-        self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.model = Qwen3ForCausalLM.from_pretrained(folder, local_files_only=True, dtype=torch.float32).eval()
 
     def answer(self, messages: list[dict[str, str]], *, seed: int | None = None) -> tuple[str, bool]:
         """Return the reply and whether it ended by itself. With a seed: temperature 0.7, top-p 0.95; else greedy."""
-        inputs = self.tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
-        )
-        sampling = {"do_sample": False, "temperature": None, "top_p": None}
+        prompt = self.tokenizer.encode(render_chat(messages, add_generation_prompt=True)).ids
+        ids = torch.tensor([prompt])
+        sampling: dict[str, float | None] = {"do_sample": False, "temperature": None, "top_p": None}
         if seed is not None:
             torch.manual_seed(seed)
             sampling = {"do_sample": True, "temperature": 0.7, "top_p": 0.95, "top_k": 0}
-        output = self.model.generate(**inputs, max_new_tokens=_MAX_NEW_TOKENS, **sampling)[0]
-        reply = output[inputs["input_ids"].shape[1] :]
-        ended = int(reply[-1]) == self.tokenizer.convert_tokens_to_ids(TURN_END)
-        return self.tokenizer.decode(reply, skip_special_tokens=True), ended
+        output = self.model.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=_MAX_NEW_TOKENS, **sampling
+        )
+        reply: list[int] = output[0, len(prompt) :].tolist()
+        return self.tokenizer.decode(reply), reply[-1] == self.tokenizer.token_to_id(TURN_END)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,13 +135,11 @@ def _held_out_heroes(seed: int, count: int) -> list[Character]:
 
 @torch.inference_mode()
 def _bits_per_byte(speaker: Speaker, documents: list[str]) -> float:
-    """Bits for every token of the documents, markup too, over the UTF-8 bytes of their words without the markup."""
+    """Bits for every token of the documents, markup too, over the UTF-8 bytes without control tokens."""
     nats, num_bytes = 0.0, 0
-    special = set(speaker.tokenizer.all_special_ids) | {speaker.tokenizer.convert_tokens_to_ids(TURN_START)}
     for document in documents:
-        ids = speaker.tokenizer(document, return_tensors="pt")["input_ids"][:, :2048]
+        ids = torch.tensor([speaker.tokenizer.encode(document).ids])[:, :_MAX_CONTEXT_TOKENS]
         logits = speaker.model(input_ids=ids, use_cache=False).logits[0, :-1]
         nats += F.cross_entropy(logits, ids[0, 1:], reduction="sum").item()
-        words = [token for token in ids[0].tolist() if token not in special]
-        num_bytes += len(speaker.tokenizer.decode(words).encode())
+        num_bytes += len(speaker.tokenizer.decode(ids[0].tolist()).encode())
     return nats / math.log(2) / num_bytes

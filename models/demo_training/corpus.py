@@ -35,7 +35,6 @@ def draw_batches(tokenizer: Tokenizer, documents: list[str], seed: int, tokens_p
     Each window starts where a document starts and is cut where it is full. Most windows have 512 tokens; every
     eighth batch has windows of 1024 and every thirty-second of 2048, so that later positions are trained too.
     """
-    encoded = [encoding.ids for encoding in tokenizer.encode_batch(documents)]
     rng = random.Random(seed)
     order: list[int] = []
     step = 0
@@ -47,7 +46,7 @@ def draw_batches(tokenizer: Tokenizer, documents: list[str], seed: int, tokens_p
             row: list[int] = []
             while len(row) < window + 1:
                 if not order:
-                    order = rng.sample(range(len(encoded)), len(encoded))
-                row += encoded[order.pop()]
+                    order = rng.sample(range(len(documents)), len(documents))
+                row += tokenizer.encode(documents[order.pop()]).ids
             rows.append(row[: window + 1])
         yield torch.tensor(rows)

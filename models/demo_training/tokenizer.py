@@ -27,7 +27,8 @@ _COMPILED = Template(CHAT_TEMPLATE, keep_trailing_newline=True)
 
 def render_chat(messages: Sequence[dict[str, str]], *, add_generation_prompt: bool = False) -> str:
     """Render messages as the saved chat template does."""
-    return _COMPILED.render(messages=messages, add_generation_prompt=add_generation_prompt)
+    text: str = _COMPILED.render(messages=messages, add_generation_prompt=add_generation_prompt)
+    return text
 
 
 def train_tokenizer(texts: Iterable[str]) -> Tokenizer:

@@ -15,13 +15,17 @@ _WARM_UP_STEPS = 50
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingPlan:
-    """How long and how fast to train. ``max_minutes`` shortens the schedule on a slow machine."""
+    """How long and how fast to train. ``max_minutes`` shortens the schedule on a slow machine.
+
+    ``rate_scale`` multiplies both learning rates.
+    """
 
     num_tokens: int
     max_minutes: float
     tokens_per_step: int = 2048
     matrix_learning_rate: float = 0.02
     other_learning_rate: float = 3e-3
+    rate_scale: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +64,8 @@ def build_model(vocab_size: int, end_token_ids: list[int]) -> Qwen3ForCausalLM:
 def train(model: Qwen3ForCausalLM, batches: Iterator[torch.Tensor], plan: TrainingPlan) -> TrainingReport:
     """Train in place (bf16 autocast over f32 weights, on CUDA when there is one) and return the model to the CPU."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device).train()
+    module: torch.nn.Module = model
+    module.to(device).train()
     matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
     others = [p for p in model.parameters() if not any(p is m for m in matrices)]
     optimizers = (
@@ -75,7 +80,7 @@ def train(model: Qwen3ForCausalLM, batches: Iterator[torch.Tensor], plan: Traini
         progress = max(done_tokens / plan.num_tokens, elapsed_s / (60 * plan.max_minutes))
         if progress >= 1:
             break
-        scale = _rate_scale(step, progress)
+        scale = plan.rate_scale * _rate_scale(step, progress)
         for optimizer, rate in zip(optimizers, peak_rates, strict=True):
             optimizer.param_groups[0]["lr"] = rate * scale
         batch = next(batches).to(device)
@@ -91,7 +96,7 @@ def train(model: Qwen3ForCausalLM, batches: Iterator[torch.Tensor], plan: Traini
             loss_nats = loss.item()
             rate_tokens_per_s = done_tokens / (time.monotonic() - started)
             print(f"step {step} progress {progress:.3f} loss {loss_nats:.4f} {rate_tokens_per_s:.0f} tok/s", flush=True)
-    model.to("cpu").eval()
+    module.to("cpu").eval()
     wall_s = time.monotonic() - started
     return TrainingReport(
         num_steps=step, num_tokens=done_tokens, wall_s=wall_s, last_loss_nats=loss_nats, device=device.type
