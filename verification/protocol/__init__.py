@@ -11,4 +11,6 @@ Invariants: I1 each offset once, none beyond the last; I2 every token computed f
 block that is not the one of its handle; I4 from every reachable state, without further faults, a quiet state is reached in which
 every request has ended at client and record and nothing is left; I5 no decode entry on a worker that has left decode; I6 no
 answer ends with an error unless its owner lost its lease or the attempt limit was reached.
+
+Time on one free core, Python 3.11: side models 1 s, mistakes about 100 s, scenarios about 12 minutes (estimate).
 """

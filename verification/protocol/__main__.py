@@ -29,7 +29,7 @@ def _show(result: Result, *, with_trace: bool) -> None:
     verdict = "holds" if result.violation is None else f"VIOLATED {result.violation}"
     print(
         f"    {result.num_states:>9,} states {result.num_transitions:>10,} transitions "
-        f"{result.seconds_s:>6.1f} s {extent}  {verdict}",
+        f"{result.cpu_s:>6.1f} s {extent}  {verdict}",
         flush=True,
     )
     if with_trace:
@@ -90,10 +90,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m verification.protocol", description=__doc__)
     parser.add_argument("what", nargs="?", choices=("all", "fixed", "naive", "side"), default="all")
     parser.add_argument("names", nargs="*", help="scenarios, mistakes or side models; default: all of them")
-    parser.add_argument("--limit-s", type=float, default=120.0, help="most seconds for one exploration")
+    parser.add_argument("--limit-s", type=float, default=120.0, help="most CPU seconds for one exploration")
     parser.add_argument("--max-states", type=int, default=2_000_000, help="most states of one exploration")
     parser.add_argument("--no-traces", action="store_true", help="do not show the counterexamples of the mistakes")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     unknown = set(options.names) - SCENARIOS.keys() - MISTAKES.keys() - SIDE_MODELS.keys()
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}")

@@ -16,6 +16,7 @@ from verification.protocol.state import (
     DecodeEntry,
     Frame,
     Job,
+    LateCommand,
     Record,
     Redis,
     State,
@@ -57,7 +58,15 @@ def running_moves(model: Model, state: State, worker_id: int, job: Job, moves: M
             )
             if "migrate_refused_goes_on" not in model.mistakes:
                 return
-    _step(model, state, worker_id, job, moves)
+    if job.good:
+        _step(model, state, worker_id, job, moves)
+    elif mine:
+        # A migration got no answer: any script that changes the holder makes sure that the first one is refused.
+        moves.script(
+            f"w{worker_id}: migration of r{index} got no answer: gives the request up, reports to the owner",
+            pull_failure(model, state, worker_id, job),
+            workers=without_job(state, worker_id, job),
+        )
 
 
 def _is_mine(model: Model, redis: Redis, worker_id: int, job: Job) -> bool:
@@ -80,6 +89,7 @@ def _migrate(model: Model, state: State, worker_id: int, job: Job, moves: Moves)
     index, attempt = job.request, job.attempt
     assert job.block is not None
     generation = state.workers[worker_id].pool[job.block].generation
+    goes_on = "unanswered_migration_goes_on" in model.mistakes
     for target in range(model.num_workers):
         there = redis.registry[target]
         if target == worker_id or there.role not in "DM" or not there.accepting:
@@ -94,6 +104,8 @@ def _migrate(model: Model, state: State, worker_id: int, job: Job, moves: Moves)
             f"w{worker_id}: migrates r{index} attempt {attempt} to w{target}",
             then,
             workers=_with_lent(state, worker_id, job),
+            late=LateCommand("migration", index, 0, 0, (), False, entry, target),
+            workers_given_up=with_step(state, worker_id, job, job._replace(good=goes_on)),
         )
 
 

@@ -1,7 +1,8 @@
 """What happens by itself: late scripts, the end of heartbeats, records that expire, the time after an outage."""
 
 from verification.protocol.clients import client_moves
-from verification.protocol.model import Model, Moves, executed_late
+from verification.protocol.late import executed_late
+from verification.protocol.model import Model, Moves
 from verification.protocol.state import TERMINAL, State, replaced, without
 
 
@@ -9,9 +10,9 @@ def environment_moves(model: Model, state: State, moves: Moves) -> None:
     redis, environment = state.redis, state.environment
     for command in environment.late:
         moves.time_passes(
-            f"Redis executes late: {command.kind} r{command.request} attempt {command.target}",
+            f"Redis executes late: {command.kind} of r{command.request}",
             state._replace(
-                redis=executed_late(model, redis, command),
+                redis=executed_late(model, state, command),
                 environment=environment._replace(late=without(environment.late, command)),
             ),
         )

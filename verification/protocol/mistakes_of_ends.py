@@ -9,6 +9,11 @@ END_MISTAKES = {
         text="a failed pull is only a frame; the record still names the worker as holder",
         scenario=Scenario(crash=1, trim=1, roles="PPD"),
     ),
+    "unanswered_migration_goes_on": Mistake(
+        rule=9,
+        text="a migration that got no answer is taken for one that was not executed",
+        scenario=Scenario(roles="PDD", flip=1, late=1, num_tokens=3),
+    ),
     "one_refused_refuses_all": Mistake(
         rule=19,
         text="the script refuses a whole frame because one part of it is refused",

@@ -3,13 +3,8 @@
 from dataclasses import dataclass, fields
 
 from verification.protocol.state import (
-    CANCELLED,
-    FAILED,
-    FINISHED,
     FREE,
-    INBOX,
     NEW,
-    QUEUED,
     SAFE,
     SERVING,
     WAITING,
@@ -17,8 +12,6 @@ from verification.protocol.state import (
     Environment,
     LateCommand,
     Owner,
-    PrefillEntry,
-    Record,
     Redis,
     Registration,
     Request,
@@ -28,7 +21,6 @@ from verification.protocol.state import (
     Worker,
     added,
     replaced,
-    with_record,
 )
 
 FAULTS = (
@@ -166,6 +158,7 @@ class Script:
     may_lose_reply: bool
     owner_unanswered: Owner
     late: LateCommand | None
+    workers_given_up: tuple[Worker, ...]
 
 
 class Moves:
@@ -209,6 +202,7 @@ class Moves:
         may_lose_reply: bool = True,
         owner_unanswered: Owner | None = None,
         late: LateCommand | None = None,
+        workers_given_up: tuple[Worker, ...] | None = None,
     ) -> None:
         """One atomic script; `workers` and `owner` are what its sender is after the reply."""
         now = self.state
@@ -222,6 +216,7 @@ class Moves:
                 may_lose_reply,
                 now.owner if owner_unanswered is None else owner_unanswered,
                 late,
+                now.workers if workers_given_up is None else workers_given_up,
             )
         )
 
@@ -254,28 +249,8 @@ def finish_scripts(model: Model, moves: Moves) -> list[tuple[str, bool, State]]:
         if script.late is not None and model.can(now, "late"):
             budgets = model.paid(now.budgets, "late")
             environment = now.environment._replace(late=added(now.environment.late, script.late))
-            then = now._replace(owner=script.owner_unanswered, budgets=budgets, environment=environment)
+            then = State(
+                now.redis, script.workers_given_up, script.owner_unanswered, budgets, now.snapshot, environment
+            )
             steps.append((f"{script.label}  !! given up, executed later", True, then))
     return steps
-
-
-def executed_late(model: Model, redis: Redis, command: LateCommand) -> Redis:
-    """What a script does that reaches Redis after its sender has given it up."""
-    router = redis.router
-    if command.kind == "strike off":  # (mistake only) second half of a drain in two steps
-        return redis._replace(frames=(), router=router._replace(listed=False))
-    if "late_ignores_router_id" not in model.mistakes and (not router.listed or command.router_id != router.router_id):
-        return redis  # rule 23: the script asks whether its router id is still listed
-    record = redis.records[command.request]
-    if command.kind == "record":
-        if record is not None:
-            return redis
-    elif record is not None:
-        if record.attempt >= command.target:
-            return redis
-        if record.status in (CANCELLED, FAILED) or (record.status == FINISHED and not command.reopen):
-            return redis
-    entry = PrefillEntry(command.request, command.target, command.prefix, INBOX)
-    redis = with_record(redis, command.request, Record(command.target, QUEUED, None))
-    homes = replaced(router.homes, command.request, command.router_id)
-    return redis._replace(queue=added(redis.queue, entry), router=router._replace(homes=homes))

@@ -66,6 +66,7 @@ SCENARIOS = {
     "stop-loss": Scenario(roles="PD", stop=1, loss=1, loss_writes=3),
     "stop-late": Scenario(roles="PPD", stop=1, late=1, crash=1, trim=1),
     "cancel-late": Scenario(roles="PPD", cancel=1, late=1, crash=1, trim=1),
+    "flip-late": Scenario(roles="PDD", flip=1, late=1, num_tokens=3),
     "late-slow": Scenario(roles="PD", slow=1, late=1, num_tokens=3),
     "late-2-slow": Scenario(roles="PDD", slow=1, late=2),
 }

@@ -179,7 +179,10 @@ class Snapshot(NamedTuple):
 
 
 class LateCommand(NamedTuple):
-    """A script whose sender gave up before Redis executed it. `prefix` and `target` belong to a raise."""
+    """A script whose sender gave up before Redis executed it.
+
+    `target` (an attempt), `prefix` and `reopen` belong to the owner's scripts, `entry` and `to_worker` to a migration.
+    """
 
     kind: str
     request: int
@@ -187,6 +190,8 @@ class LateCommand(NamedTuple):
     target: int
     prefix: Tokens
     reopen: bool
+    entry: DecodeEntry | None = None
+    to_worker: int = 0
 
 
 class Environment(NamedTuple):
