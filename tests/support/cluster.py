@@ -187,7 +187,9 @@ class Cluster:
     async def stream(self, prompt: Sequence[int] | str, **body: Any) -> AsyncIterator[dict[str, Any]]:
         """Stream one completion's events; an HTTP error comes as one event with its status."""
         asked = {"model": self._model.name, "prompt": prompt, "stream": True, "return_token_ids": True} | body
-        async with self.http.post(f"{self.url}/v1/completions", data=orjson.dumps(asked)) as response:
+        headers = {"Content-Type": "application/json"}
+        url = f"{self.url}/v1/completions"
+        async with self.http.post(url, data=orjson.dumps(asked), headers=headers) as response:
             if response.status != 200:
                 yield {"status": response.status, **orjson.loads(await response.read())}
                 return
