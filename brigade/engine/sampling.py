@@ -10,14 +10,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from brigade.core.sampling import SamplingParams
 from brigade.core.step import Sampled, SampleRequest
 
 _MASK64 = (1 << 64) - 1
-# A nucleus is looked for among this many most likely tokens first; a flatter distribution sorts the whole vocabulary.
-_FIRST_CANDIDATES = 1024
+# A nucleus is looked for among this many most likely tokens, then more; a flat distribution sorts the whole vocabulary.
+_CANDIDATES = (64, 1024)
+_RUN_TOKENS = 256
 
 
 def uniform(seed: int, index: int) -> float:
@@ -93,44 +94,65 @@ def _penalise(row: Tensor, request: SampleRequest) -> None:
 
 
 def _draw(logits: Tensor, requests: Sequence[SampleRequest]) -> Tensor:
-    """Filter and draw rows [n, vocab_size] that are not greedy; returns ids [n]."""
+    """Filter and draw rows [n, vocab_size] that are not greedy (changed in place); returns ids [n]."""
     all_params = [request.params for request in requests]
-    temperatures = torch.tensor([params.temperature for params in all_params], device=logits.device)
-    # Shifting by the maximum first keeps a tiny temperature from overflowing.
-    scaled = (logits - logits.amax(dim=-1, keepdim=True)) / temperatures[:, None]
-    if any(params.min_p > 0 for params in all_params):
-        floor = torch.tensor([params.min_p for params in all_params], device=logits.device).log()
-        scaled = scaled.masked_fill(scaled < floor[:, None], -torch.inf)  # the most likely token stands at 0
     for row, params in enumerate(all_params):
-        if 0 < params.top_k < scaled.shape[1]:
-            kth = scaled[row].topk(params.top_k).values[-1]
-            scaled[row] = scaled[row].masked_fill(scaled[row] < kth, -torch.inf)
-    weights = torch.softmax(scaled.double(), dim=-1)
+        # Before the division, which can make different logits equal. min_p and top_k commute: both cut by value.
+        if 0 < params.top_k < logits.shape[1]:
+            kth = logits[row].topk(params.top_k).values[-1]
+            logits[row].masked_fill_(logits[row] < kth, -torch.inf)
+    temperatures = torch.tensor([params.temperature for params in all_params], device=logits.device)
+    # Shifted by the maximum, so that a tiny temperature does not overflow and the most likely token weighs 1.
+    weights = logits.sub_(logits.amax(dim=-1, keepdim=True)).div_(temperatures[:, None]).exp_()
+    if any(params.min_p > 0 for params in all_params):
+        floor = torch.tensor([params.min_p for params in all_params], device=logits.device)
+        weights.masked_fill_(weights < floor[:, None], 0)
     for row, params in enumerate(all_params):
         if params.top_p < 1:
-            weights[row] *= _nucleus(weights[row], params)
-    cumulative = weights.cumsum(dim=-1)
+            weights[row].mul_(_nucleus(weights[row], params.top_p))
     numbers = [uniform(request.params.seed, request.index) for request in requests]
-    targets = torch.tensor(numbers, dtype=torch.float64, device=logits.device)[:, None] * cumulative[:, -1:]
-    # The first id whose cumulative weight exceeds the target: an id of weight zero is never it.
-    drawn = torch.searchsorted(cumulative, targets, right=True).squeeze(1)
-    last = weights.shape[1] - 1 - weights.flip(-1).ne(0).to(torch.uint8).argmax(dim=-1)
-    return torch.minimum(drawn, last)
+    return _invert(weights, torch.tensor(numbers, dtype=torch.float64, device=logits.device)[:, None])
 
 
-def _nucleus(weights: Tensor, params: SamplingParams) -> Tensor:
-    """Say which ids form the smallest set of probability top_p or more: [vocab_size] bool; ties by lower id."""
-    num_candidates = min(_FIRST_CANDIDATES, len(weights))
-    values = weights.topk(num_candidates).values
-    before = values.cumsum(0) - values
-    if float(before[-1] + values[-1]) < params.top_p and num_candidates < len(weights):
-        values = weights.sort(descending=True).values
-        before = values.cumsum(0) - values
-    num_kept = max(1, int((before < params.top_p).sum()))
+def _nucleus(weights: Tensor, top_p: float) -> Tensor:
+    """Say which ids form the smallest set that holds top_p of all weight: [vocab_size] bool; ties by lower id."""
+    wanted = weights.sum(dtype=torch.float64) * top_p
+    for num_candidates in (*_CANDIDATES, len(weights)):
+        values = weights.topk(min(num_candidates, len(weights))).values
+        before = values.cumsum(0, dtype=torch.float64) - values
+        if num_candidates >= len(weights) or bool(before[-1] >= wanted):
+            break
+    num_kept = max(1, int((before < wanted).sum()))
     cut = values[num_kept - 1]
     num_above = int((values > cut).sum())
     tied = weights == cut
     return (weights > cut) | (tied & (tied.cumsum(0) <= num_kept - num_above))
+
+
+def _invert(weights: Tensor, numbers: Tensor) -> Tensor:
+    """Return the first id of each row whose cumulative weight exceeds number [n, 1] times the row's total.
+
+    Two levels, sums of runs and then one run: a cumulative sum over the whole vocabulary costs several times more.
+    """
+    runs = F.pad(weights, (0, -weights.shape[1] % _RUN_TOKENS)).unflatten(1, (-1, _RUN_TOKENS))
+    run, left = _first_above(runs.sum(dim=-1, dtype=torch.float64), numbers, is_share=True)
+    inner = runs.gather(1, run[:, :, None].expand(-1, -1, _RUN_TOKENS)).squeeze(1).double()
+    offset, _ = _first_above(inner, left, is_share=False)
+    return (run * _RUN_TOKENS + offset).squeeze(1)
+
+
+def _first_above(sums: Tensor, targets: Tensor, *, is_share: bool) -> tuple[Tensor, Tensor]:
+    """Find where the cumulative sum of each row exceeds its target [n, 1] (a share of the total, or a weight).
+
+    Returns the index and what of the target is left there. Rounding never leads past the last weight that is not zero.
+    """
+    cumulative = sums.cumsum(dim=-1)
+    total = cumulative[:, -1:].contiguous()
+    goals = targets * total if is_share else targets
+    last = torch.searchsorted(cumulative, total)
+    index = torch.minimum(torch.searchsorted(cumulative, goals, right=True), last)
+    before = cumulative.gather(1, (index - 1).clamp_min(0)) * (index > 0)
+    return index, goals - before
 
 
 def _index(ids: Sequence[int], like: Tensor) -> Tensor:

@@ -92,16 +92,16 @@ def test_a_nucleus_wider_than_the_first_candidates(monkeypatch: pytest.MonkeyPat
     logits, params = make_logits(vocab_size=300, spread=0.1), SamplingParams(top_p=0.9)
     expected = reference_probabilities(logits, params)
     weights = torch.softmax(logits[0].double(), -1)
-    for candidates in (10, 1000):
-        monkeypatch.setattr(sampling, "_FIRST_CANDIDATES", candidates)
-        kept = sampling._nucleus(weights, params)
+    for candidates in ((10,), (10, 290), (1000,)):
+        monkeypatch.setattr(sampling, "_CANDIDATES", candidates)
+        kept = sampling._nucleus(weights, params.top_p)
         assert torch.equal(kept, expected > 0)
 
 
 def test_equal_logits_at_the_nucleus_border_go_to_the_lower_ids() -> None:
     """A tie at the border is cut by id, the same on every run."""
     weights = torch.full((10,), 0.1, dtype=torch.float64)
-    kept = sampling._nucleus(weights, SamplingParams(top_p=0.35))
+    kept = sampling._nucleus(weights, 0.35)
     assert kept.nonzero().flatten().tolist() == [0, 1, 2, 3]
 
 
@@ -118,9 +118,28 @@ def test_a_tiny_temperature_does_not_overflow() -> None:
     assert draw(logits, SamplingParams(temperature=1e-7)) == int(logits.argmax())
 
 
-def test_a_draw_does_not_depend_on_neighbours() -> None:
+@pytest.mark.parametrize("vocab_size", [40, 256, 1000])
+def test_the_inverse_of_the_cumulative_sum(vocab_size: int) -> None:
+    """The drawn id is the first whose cumulative weight exceeds the target; ids of no weight are never drawn."""
+    generator = torch.Generator().manual_seed(vocab_size)
+    weights = torch.rand(50, vocab_size, generator=generator) * (torch.rand(50, vocab_size, generator=generator) < 0.2)
+    weights[:, 3] = 0.5
+    numbers = torch.rand(50, 1, generator=generator, dtype=torch.float64)
+    numbers[0], numbers[1] = 0.0, 1.0  # 1.0: where rounding up could lead
+    drawn = sampling._invert(weights, numbers)
+    cumulative = weights.double().cumsum(-1)
+    expected = [
+        min(int((row <= number * row[-1]).sum()), int((row < row[-1]).sum()))
+        for row, number in zip(cumulative, numbers[:, 0], strict=True)
+    ]
+    assert drawn.tolist() == expected
+    assert bool((weights.gather(1, drawn[:, None]) > 0).all())
+
+
+@pytest.mark.parametrize("vocab_size", [VOCAB_SIZE, 256, 5000])
+def test_a_draw_does_not_depend_on_neighbours(vocab_size: int) -> None:
     """The same row, seed and index give the same token alone, at any row and beside any other parameters."""
-    rows = make_logits(24, seed=9)
+    rows = make_logits(24, seed=9, vocab_size=vocab_size)
     requests = [SampleRequest(params=replace(FILTERS[i % len(FILTERS)], seed=i), index=i // 3) for i in range(24)]
     together = [drawn.token_id for drawn in sample(rows.clone(), requests)]
     alone = [sample(rows[i : i + 1].clone(), [request])[0].token_id for i, request in enumerate(requests)]
