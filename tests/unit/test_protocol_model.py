@@ -95,6 +95,8 @@ def test_mistake_has_a_counterexample(name: str) -> None:
     result = explore(Model(mistake.scenario, switches_of(name, mistake)), beginning=mistake.beginning)
     assert result.violation is not None
     assert result.trace
+    if mistake.switches:
+        return  # the scenario itself does the wrong thing
     without_it = explore(Model(mistake.scenario), max_states=result.num_states)
     assert without_it.violation is None, "\n".join(without_it.trace)
 
