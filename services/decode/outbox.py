@@ -83,9 +83,8 @@ class Outbox:
                 await self._filled.wait(after=seen)
                 continue
             frames = self._take()
-            was_full = self.is_full
             answers = await until_answered(self._stream.publish, frames, timeout_s=PUBLISH_TIMEOUT_S)
-            self._num_sending = 0
+            was_full, self._num_sending = self.is_full, 0
             self._log(frames, answers)
             if answers:
                 self._bell.ring()

@@ -9,7 +9,7 @@ from brigade.bus.decode_stream import DecodeStream, StepFrame
 from brigade.bus.frames import bury
 from brigade.bus.prefill_queue import ClaimedJob, PrefillQueue
 from brigade.core.errors import BusError
-from brigade.core.messages import PullFailed
+from brigade.core.messages import AttemptKey, PullFailed
 from brigade.kv.pool import KVPool
 from brigade.policies.batching import BatchingPolicy, PrefillView, max_in_flight_blocks
 from brigade.runtime.bell import Bell, until_answered
@@ -138,15 +138,12 @@ class Claiming:
         self._is_in_doubt = False
         self._is_claiming = True
         try:
-            known = set(self._batch.keys())
+            known = self._known_keys()
             ours = await self._queue.own_pending()
-            unknown = [
-                c for c in ours if c.waiting.job.key not in known and not self._handing.is_open(c.waiting.job.key)
-            ]
-            for claimed in unknown:
-                self._pool.end_loan(
-                    claimed.waiting.job.key
-                )  # Redis forgot that it was handed over: it is computed again
+            known |= self._known_keys()  # what is handed over meanwhile may still be in the answer
+            unknown = [claimed for claimed in ours if claimed.waiting.job.key not in known]
+            for claimed in unknown:  # a loan left of it was handed over, which Redis forgot: it is computed again
+                self._pool.end_loan(claimed.waiting.job.key)
             await self._take(unknown)
         except BusError:
             self._is_in_doubt = True
@@ -154,6 +151,9 @@ class Claiming:
         finally:
             self._is_claiming = False
         self._incarnation = incarnation
+
+    def _known_keys(self) -> set[AttemptKey]:
+        return set(self._batch.keys()) | self._handing.open_keys()
 
     async def _take(self, claimed: list[ClaimedJob]) -> None:
         for job in claimed:

@@ -49,8 +49,9 @@ class HandOver:
     def num_open(self) -> int:
         return len(self._open)
 
-    def is_open(self, key: AttemptKey) -> bool:
-        return key in self._open
+    def open_keys(self) -> set[AttemptKey]:
+        """All attempts whose end has not been answered."""
+        return set(self._open)
 
     def begin(self, sequence: PrefillSequence, sampled: Sampled) -> None:
         """Take over the blocks of a computed prefill and end it."""
