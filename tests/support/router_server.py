@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -62,8 +63,12 @@ async def serve_router(
     *,
     pace: Callable[[], Awaitable[None]] | None = None,
     config: RouterConfig | None = None,
+    send_buffer_bytes: int | None = None,
 ) -> AsyncIterator[Serving]:
-    """Serve the demo model's name and tokenizer; `script` and `pace` say what is answered and how fast."""
+    """Serve the demo model's name and tokenizer; `script` and `pace` say what is answered and how fast.
+
+    `send_buffer_bytes` bounds what the kernel takes for a client that does not read (None: as much as it likes).
+    """
     config = config or RouterConfig()
     model = read_served_model(DEMO_MODEL, name="demo")
     owner = EchoOwner(script, pace=pace)
@@ -78,7 +83,10 @@ async def serve_router(
     runner = build_runner(app, config, shutdown_timeout_s=0.1)
     await runner.setup()
     try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        listener = socket.create_server(("127.0.0.1", 0))
+        if send_buffer_bytes is not None:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)  # inherited by connections
+        await web.SockSite(runner, listener).start()
         yield Serving(host="127.0.0.1", port=runner.addresses[0][1], owner=owner)
     finally:
         await owner.close()

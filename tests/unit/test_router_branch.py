@@ -171,3 +171,10 @@ def test_an_error_and_a_leaving_client_end_the_branch_once() -> None:
     assert branch.answer.is_finished
     assert [str(error) for error in branch.errors] == ["no worker"]
     assert branch.parts == []
+
+
+def test_an_error_after_the_client_has_left_is_not_told_again() -> None:
+    branch = Branch()
+    branch.answer.abandon()
+    branch.answer.on_error(Unavailable("no worker", retry_after_s=1))
+    assert branch.errors == []
