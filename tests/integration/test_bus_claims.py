@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from support.bus_actors import BusActors, part, spec
 
+from brigade.bus.inspect import queue_depths
 from brigade.core.messages import Role
 
 
@@ -240,3 +241,26 @@ async def test_waiting_for_work_ends_when_a_job_is_queued_and_not_before(actors:
     await owner.submit("a")
     await w.queue.wait_for_work()
     assert w.queue._wake_cursor != before
+
+
+async def test_queue_depths_tell_waiting_from_claimed_over_several_pages_and_change_nothing(actors: BusActors) -> None:
+    """An operator's question parks nothing and does not hold Redis up for the length of the queue."""
+    owner, w = await actors.owner(), await actors.worker("w")
+    await owner.store.submit([spec(f"q{i}", num_prompt_tokens=10) for i in range(1001)])
+    await owner.store.submit([spec("long", num_prompt_tokens=300, priority_class="batch")])
+    await actors.bus.command("XADD", actors.keys.queue("q:batch:2"), "*", "j", "poison")
+    key = actors.keys.queue("q:standard:0")
+
+    async def depths() -> dict[tuple[str, int], tuple[int, int, int, float | None]]:
+        found = await queue_depths(actors.bus, now_s=1003.0)
+        assert len(found) == len(actors.keys.streams)
+        return {
+            (d.priority_class, d.band): (d.num_waiting, d.num_waiting_tokens, d.num_prefilling, d.head_age_s)
+            for d in found
+            if d.num_waiting or d.num_prefilling
+        }
+
+    assert await depths() == {("standard", 0): (1001, 10010, 0, 3.0), ("batch", 2): (1, 300, 0, 3.0)}
+    assert (await actors.bus.command("XINFO GROUPS", key))[0]["pending"] == 0
+    await w.claim("q7")
+    assert (await depths())["standard", 0] == (1000, 10000, 1, 3.0)

@@ -15,6 +15,7 @@ from support.losing_proxy import LosingProxy
 
 from brigade.bus.client import Bus
 from brigade.bus.frames import bury_prefill_entry
+from brigade.bus.inspect import queue_depths
 from brigade.bus.leadership import Leadership
 from brigade.bus.registry import Lease
 from brigade.core.errors import BusError
@@ -135,6 +136,12 @@ async def _conclude(s: Scene) -> Act:
 async def _holders(s: Scene) -> Act:
     await s.owner.submit("a")
     return lambda: s.owner.store.standings(["a", "b"])
+
+
+@case("depth")
+async def _depth(s: Scene) -> Act:
+    await s.owner.submit("a")
+    return lambda: queue_depths(s.actors.bus)
 
 
 @case("register", (None, 0))

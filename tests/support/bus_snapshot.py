@@ -11,7 +11,7 @@ async def snapshot(bus: Bus) -> dict[str, Any]:
     """Return every key with its value, entry ids replaced by their place in their stream, stamps left out, and whether the
     key has a TTL; for a stream also who holds which entries."""
     names = sorted(key.decode() for key in await bus.command("KEYS", bus.keys.prefix.replace("{", "\\{") + "*"))
-    places: dict[str, str] = {}
+    places: dict[tuple[str, str], str] = {}  # by stream and entry id: two streams may have one id
     found: dict[str, Any] = {}
     for name in names:
         short = name.removeprefix(bus.keys.prefix)
@@ -19,7 +19,7 @@ async def snapshot(bus: Bus) -> dict[str, Any]:
         if kind == "stream":
             entries = entries_in(await bus.command("XRANGE", name, "-", "+"))
             for place, (entry_id, _) in enumerate(entries):
-                places[entry_id] = f"{short}#{place}"
+                places[short, entry_id] = f"{short}#{place}"
             for _, fields in entries:
                 if b"source" in fields:  # a dead letter names the key and the entry that it was
                     fields[b"source"] = fields[b"source"].removeprefix(bus.keys.prefix.encode()).split()[0]
@@ -33,10 +33,11 @@ async def snapshot(bus: Bus) -> dict[str, Any]:
             found[short] = await bus.command("GET", name) if short != "install" else b"*"
         found[f"{short} has a TTL"] = await bus.command("PTTL", name) >= 0
     for value in found.values():  # a field may name an entry that has gone: then only that it names one counts
-        if isinstance(value, dict):
-            for field in ("entry", "dentry"):
+        if isinstance(value, dict) and "attempt" in value:
+            streams = {"entry": value.get("stream", b"").decode(), "dentry": f"decode:{value['holder'].decode()}"}
+            for field, stream in streams.items():
                 if value.get(field):
-                    value[field] = places.get(value[field].decode(), "gone")
+                    value[field] = places.get((stream, value[field].decode()), "gone")
     return found
 
 
