@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 from brigade.core.errors import BrigadeError
@@ -67,7 +68,7 @@ class Branches:
                 stop=ask.stop,
                 wants_tokens=ask.shape.return_token_ids or ask.sampling.num_logprobs is not None,
                 meter=BranchMeter(metrics, received_s),
-                emit=self._emitter(index),
+                emit=partial(self._on_part, index),
                 fail=collector.on_error,
             )
             self.all.append(Branch(prompt=prompt, spec=_spec(ask, prompt, place, request_id, arrival_s), answer=answer))
@@ -88,9 +89,6 @@ class Branches:
         for branch in unfinished:
             branch.answer.abandon()
         return [branch.spec.request_id for branch in unfinished]
-
-    def _emitter(self, index: int) -> Callable[[Part], None]:
-        return lambda part: self._on_part(index, part)
 
     def _on_part(self, index: int, part: Part) -> None:
         if index in self._to_echo:
