@@ -168,6 +168,11 @@ async def test_a_role_written_by_an_old_leader_is_refused(actors: BusActors) -> 
     impostor.term = new.term  # after a loss two may hold the same term
     assert await impostor.set_role("w", Role.DECODE, highest_epoch=0) == "NOT_LEADER"
     assert await new.set_role("w", Role.DECODE, highest_epoch=0) == 2
+    before = Leadership(actors.bus, "new", ttl_s=TTL_S)
+    before.term = new.term
+    await actors.bus.command("DEL", actors.keys.leader)
+    await new.renew()
+    assert await before.set_role("w", Role.PREFILL, highest_epoch=0) == "NOT_LEADER"  # of its own earlier term
 
 
 @pytest.mark.parametrize(("actual", "desired", "seen"), [(5, 2, 1), (1, 5, 1), (1, 2, 5)])
