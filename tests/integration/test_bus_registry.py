@@ -47,6 +47,17 @@ async def test_the_lender_decides_by_the_record(actors: BusActors) -> None:
     assert reply.ended == frozenset()
 
 
+async def test_blocks_that_a_worker_decodes_on_itself_are_no_loan_to_be_ended(actors: BusActors) -> None:
+    """Rule 11: a local job takes its blocks over; DECODING here must not free them."""
+    owner, w = await actors.owner(), await actors.worker("w")
+    received = await actors.decoding(owner, "a", w, w)
+    assert await actors.hints("w") == []
+    reply = await w.lease.beat(status("w"), [("a", 1)], [("a", 1)])
+    assert (reply.ended, reply.loans_ended, reply.loans_orphaned) == (frozenset(), frozenset(), frozenset())
+    await w.step("r1", ends=[(received, part("a", 1, finish_reason="stop"))])
+    assert (await w.lease.beat(status("w"), [], [("a", 1)])).loans_ended == {("a", 1)}
+
+
 async def test_a_lapsed_heartbeat_says_so_and_a_drained_one_too(actors: BusActors) -> None:
     """Rule 5: before the janitor a worker just registers again; after it, it takes a new id and drops all it holds."""
     w = await actors.worker("w")
