@@ -75,6 +75,10 @@ class KVPool:
     def has_loan(self, key: AttemptKey) -> bool:
         return key in self.ledger.loans() or (self._staging is not None and key in self._staging.ledger.loans())
 
+    def holds(self, key: AttemptKey) -> bool:
+        """Whether a loan's blocks are in this pool itself, to be taken over, and not copied out of it."""
+        return key in self.ledger.loans()
+
     def loan_keys(self) -> list[AttemptKey]:
         keys = dict.fromkeys(self.ledger.loans())
         if self._staging is not None:
@@ -87,9 +91,10 @@ class KVPool:
 
     async def handle(self, key: AttemptKey, *, worker_id: str, num_tokens: int, for_self: bool) -> KVHandle:
         """Name the KV of a loan. KVGone when it has ended, OutOfBlocks when there is no room to stage it now (wait for
-        `on_room`). `for_self`: nobody will read by it, the loan is taken over."""
+        `on_room`). `for_self`: nobody will read by it, the loan is taken over,
+        unless the blocks have been copied out already."""
         blocks: tuple[tuple[int, int], ...]
-        if self._staging is None or for_self:
+        if self._staging is None or (for_self and self.holds(key)):
             if key not in self.ledger.loans():
                 raise KVGone(f"the loan of {key} has ended")
             blocks = tuple((block, self.ledger.generation(block)) for block in self.ledger.loans()[key])

@@ -150,13 +150,11 @@ class Intake:
             return f"{spec.num_total_tokens} tokens do not fit into a pool of {self._pool.num_blocks} blocks"
         if handle.num_tokens != sequence.num_kv_tokens:
             return f"the handle holds {handle.num_tokens} tokens, the request has {sequence.num_kv_tokens}"
-        if self._is_local(sequence) and not self._pool.has_loan(sequence.key):
-            return "the prefilled blocks are no longer held here"
         return None
 
     def _is_local(self, sequence: DecodeSequence) -> bool:
-        handle = sequence.received.job.handle
-        return handle.worker_id == self._worker_id and handle.incarnation == self._pool.incarnation
+        """Whether this worker prefilled it and still holds the blocks: nothing is copied then."""
+        return sequence.received.job.handle.worker_id == self._worker_id and self._pool.holds(sequence.key)
 
     def _begin(self, sequence: DecodeSequence) -> bool:
         """Take the room and start bringing the KV here. False when there is no room now."""
@@ -199,6 +197,8 @@ class Intake:
         if answer == "OK" and not sequence.is_dropped:
             self._arriving.remove(sequence)
             self._batch.add(sequence)
+            if sequence.received.job.handle.worker_id == self._worker_id:
+                self._pool.end_loan(sequence.key)  # copied out of the device and back: nobody else hints at its end
             self._step_bell.ring()
             return
         self._give_up(sequence)

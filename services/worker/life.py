@@ -108,8 +108,8 @@ class Life:
         self._pool.on_room = self._on_room
         try:
             async with asyncio.TaskGroup() as self._group:
-                await self.heartbeat.register()
-                self.is_registered = True
+                if not await self._register(stop):
+                    return Ending.LEFT
                 for work in (
                     self.heartbeat.run(),
                     self._control.run(),
@@ -148,6 +148,20 @@ class Life:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    async def _register(self, stop: Stop) -> bool:
+        """Enter the registry; False when the process is to stop before Redis has answered."""
+        registering = asyncio.ensure_future(self.heartbeat.register())
+        stopping = asyncio.ensure_future(stop.draining.wait())
+        try:
+            await asyncio.wait((registering, stopping), return_when=asyncio.FIRST_COMPLETED)
+            self.is_registered = registering.done()
+            if self.is_registered:
+                await registering
+            return self.is_registered
+        finally:
+            registering.cancel()
+            stopping.cancel()
+
     async def _wait_for_end(self, stop: Stop) -> Ending:
         drained = asyncio.ensure_future(self.heartbeat.drained.wait())
         stopping = asyncio.ensure_future(stop.draining.wait())
@@ -167,6 +181,8 @@ class Life:
         try:
             async with asyncio.timeout(max(0.0, stop.remaining_s() - LEAVE_MARGIN_S)):
                 self.roles.leave()
+                if self.is_idle and not self._bus.is_settled(0.0):
+                    return  # Redis is away and nothing is here: the heartbeat ends by itself
                 await until_answered(self.lease.start_draining)
                 await self.prefill.leave()
                 while not self.is_idle:

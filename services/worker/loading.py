@@ -11,7 +11,7 @@ import structlog
 from brigade.core.config import WorkerConfig
 from brigade.core.errors import ConfigError
 from brigade.core.step import ModelInfo
-from brigade.kv.arena import Arena
+from brigade.kv.arena import Arena, sweep
 from services.worker.machine import Machine, make_machine, new_threads
 
 if TYPE_CHECKING:
@@ -47,19 +47,35 @@ def _load(config: WorkerConfig, installation: str, worker_id: str, threads: tupl
         raise ConfigError(f"--kv-memory-mb {config.kv_memory_mb} holds no KV block: one has {bytes_per_block} bytes")
     is_staging = not device.startswith("cpu")
     num_arena_blocks = _num_staging_blocks(info, num_blocks, config.block_size_tokens) if is_staging else num_blocks
-    arena = Arena(
-        directory=config.kv_dir,
-        installation=installation,
-        worker_id=worker_id,
-        num_blocks=num_arena_blocks,
-        block_bytes=bytes_per_block,
-    )
+    arena = _make_arena(config, installation, worker_id, num_arena_blocks, bytes_per_block)
     try:
         engine = _load_engine(config, device, num_blocks, None if is_staging else arena.data)
         return make_machine(engine, arena=arena, is_staging=is_staging, layout=LAYOUT, threads=threads)
     except BaseException:
         arena.close()
         raise
+
+
+def _make_arena(
+    config: WorkerConfig, installation: str, worker_id: str, num_blocks: int, bytes_per_block: int
+) -> Arena:
+    """Make the file; if there is no room, remove what dead workers have left (it could still be pulled) and try again."""
+
+    def make() -> Arena:
+        return Arena(
+            directory=config.kv_dir,
+            installation=installation,
+            worker_id=worker_id,
+            num_blocks=num_blocks,
+            block_bytes=bytes_per_block,
+        )
+
+    try:
+        return make()
+    except ConfigError:
+        if not sweep(config.kv_dir, installation):
+            raise
+        return make()
 
 
 def _load_engine(config: WorkerConfig, device: str, num_blocks: int, pool: memoryview | None) -> TorchEngine:
