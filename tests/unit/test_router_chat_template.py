@@ -31,6 +31,7 @@ TEMPLATES = [
     "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + m.content | length %}"
     "{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}{% endif %}{% endfor %}{{ ns.n }}",
     "{{ messages[0].content.split('<')[0].upper() }}{% if enable_thinking is defined %}{{ enable_thinking }}{% endif %}",
+    "{% set d = dict(a=1, **dict.fromkeys(['b'])) %}{% set ns = namespace(d, self=2) %}{{ ns.a }}{{ ns.self }}{{ d }}",
     "{{ strftime_now('%%') }}{{ messages | selectattr('role', 'equalto', 'user') | map(attribute='content') | join }}",
 ]
 
@@ -87,6 +88,9 @@ def test_the_demo_model_reads_conversations_as_transformers_has_it() -> None:
         "{{ 1 / 0 }}",
         "{{ ''.__class__.__mro__[1].__subclasses__()[0] }}",
         "{{ messages.append(1) }}",
+        "{% set ns = namespace(__class__=1) %}",
+        "{% set ns = namespace() %}{% set ns._x = 1 %}",
+        "{{ dict.mro() }}",
     ],
 )
 def test_what_a_template_refuses_is_the_clients_error(template: str) -> None:

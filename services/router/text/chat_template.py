@@ -7,15 +7,17 @@ Conventions that templates rely on: blocks trimmed, loop controls, a `tojson` th
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import jinja2
 from jinja2 import nodes
+from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
 
 from brigade.core.errors import InvalidRequest, ModelError
 
@@ -64,11 +66,41 @@ class _GenerationBlock(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
+class _DictMaker:
+    """What templates know as `dict`: makes dictionaries, but is not the class, so nothing leads from it to others."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
+        return dict(*args, **kwargs)
+
+    def fromkeys(self, keys: Iterable[Any], value: Any = None) -> dict[Any, Any]:
+        return dict.fromkeys(keys, value)
+
+
+class _PlainNamespace(Namespace):
+    """jinja2's namespace without names that begin with an underscore: a template must not set what Python reads."""
+
+    def __init__(*args: Any, **kwargs: Any) -> None:  # no named self, so that a template may use that name
+        _check_names(dict(*args[1:], **kwargs))
+        Namespace.__init__(*args, **kwargs)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _check_names((name,))
+        super().__setitem__(name, value)
+
+
+def _check_names(names: Iterable[Any]) -> None:
+    for name in names:
+        if isinstance(name, str) and name.startswith("_"):
+            raise SecurityError(f"a template may not set {name!r} on a namespace")
+
+
 def _environment() -> ImmutableSandboxedEnvironment:
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, loopcontrols]
     )
     environment.filters["tojson"] = _to_json
+    environment.globals["dict"] = _DictMaker()
+    environment.globals["namespace"] = _PlainNamespace
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = _strftime_now
     return environment
