@@ -449,3 +449,15 @@ async def test_an_answer_that_nobody_takes_keeps_no_connection_open(stream: bool
             assert serving.owner.num_unfinished == 0
         finally:
             writer.transport.abort()
+
+
+@pytest.mark.parametrize(
+    "headers", [b"X: " + b"a" * 20_000 + b"\r\n", b"".join(b"X%d: 1\r\n" % number for number in range(200))]
+)
+async def test_heads_beyond_the_limits_are_refused(headers: bytes) -> None:
+    async with serve_router() as serving:
+        reader, writer = await asyncio.open_connection(serving.host, serving.port)
+        writer.write(b"GET /live HTTP/1.1\r\nHost: x\r\n" + headers + b"\r\n")
+        async with asyncio.timeout(5):
+            assert b" 400 " in await reader.readline()
+        writer.close()
