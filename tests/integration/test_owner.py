@@ -219,6 +219,21 @@ async def test_a_failed_pull_starts_the_next_attempt(bus: Bus, worker: HandWorke
         assert (claimed.prefix, claimed.waiting.job.attempt) == ((10,), 2)
 
 
+async def test_a_failed_pull_whose_frame_is_lost_starts_the_next_attempt_too(bus: Bus, worker: HandWorker) -> None:
+    """The record without a holder says it as well (rule 10)."""
+    async with running(bus) as owner:
+        await wait_until(lambda: owner.is_ready() is None)
+        owner.submit([spec("a")], [Answer()])
+        received = await worker.hand_over(await worker.claim(), 10)
+        await bus.command(
+            "HSET", bus.keys.request("a"), "owner", "nobody"
+        )  # the frame goes to a stream that is not there
+        await worker.stream.let_go(received.job, received.entry_id, "gone")
+        await bus.command("HSET", bus.keys.request("a"), "owner", owner.router_id)
+        claimed = await worker.claim()
+        assert claimed.waiting.job.attempt == 2
+
+
 async def test_attempts_are_bounded(bus: Bus, worker: HandWorker) -> None:
     """A request that breaks every worker fails and leaves a dead letter (rule 21)."""
     async with running(bus) as owner:

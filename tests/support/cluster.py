@@ -17,6 +17,7 @@ from typing import Any
 import aiohttp
 import orjson
 
+from brigade.kv.arena import sweep
 from support.redis_server import RedisServer, free_port
 from support.waiting import wait_until
 
@@ -70,6 +71,7 @@ class Cluster:
         self._worker_flags = tuple(worker_flags)
         self._num_balancers = balancers
         self._num_started = 0
+        self._killed: set[str] = set()
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._http: aiohttp.ClientSession | None = None
 
@@ -90,7 +92,7 @@ class Cluster:
         for role in self._roles:
             self.start_worker(role)
         self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_read=60))
-        await self.wait_ready(len(self._roles))
+        await self.wait_ready()
         return self
 
     async def __aexit__(
@@ -102,8 +104,11 @@ class Cluster:
         if error is None:
             wrong = {name: code for name, code in codes.items() if code != 0}
             assert not wrong, f"processes that did not drain: {wrong}\n{self.logs()}"
-            left = list(Path("/dev/shm").glob(f"brigade-{self.name}-*"))
-            assert not left, f"shared-memory files left behind: {left}"
+            left = [path.name for path in Path("/dev/shm").glob(f"brigade-{self.name}-*")]
+            unexplained = [name for name in left if not any(f"-{killed}." in name for killed in self._killed)]
+            assert not unexplained, f"shared-memory files left behind: {unexplained}"
+            sweep("/dev/shm", self.name)  # as `brigade up` does: what killed workers could not remove themselves
+            assert not list(Path("/dev/shm").glob(f"brigade-{self.name}-*"))
         else:
             print(self.logs())
 
@@ -129,8 +134,17 @@ class Cluster:
     def kill(self, name: str) -> None:
         """kill -9, and forget the process."""
         process = self.processes.pop(name)
+        self._killed.add(name)
         process.send_signal(signal.SIGKILL)
         process.wait()
+
+    @property
+    def _worker_names(self) -> list[str]:
+        return [name for role in ("prefill", "decode", "mixed") for name in self.names(role)]
+
+    def log_of(self, name: str) -> str:
+        """Return what a process has printed so far."""
+        return (self._folder / f"{name}.log").read_text(errors="replace")
 
     def signal(self, name: str, number: signal.Signals) -> None:
         self.processes[name].send_signal(number)
@@ -159,8 +173,8 @@ class Cluster:
                 codes[name] = process.wait()
         return codes
 
-    async def wait_ready(self, num_workers: int) -> None:
-        """Return when the router serves and this many workers are registered and alive."""
+    async def wait_ready(self) -> None:
+        """Return when the router serves and every worker process is registered and alive."""
 
         async def ready() -> bool:
             for name, process in self.processes.items():
@@ -169,7 +183,8 @@ class Cluster:
                 async with self.http.get(f"{self.url}/health") as health:
                     if health.status != 200:
                         return False
-                return len(await self.live_workers()) == num_workers
+                live = [w["worker_id"].rpartition(".")[0] for w in await self.live_workers()]
+                return all(name in live for name in self._worker_names)
             except aiohttp.ClientError:
                 return False
 

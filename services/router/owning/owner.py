@@ -393,6 +393,8 @@ class RequestOwner:
                     request.finished_by_entry = newest
                 elif self._frames.has_passed(request.finished_by_entry) and self._is_unmoved(request, attempt):
                     self._start_raise(request, force=True)
+            elif standing.state is not RequestState.QUEUED and not standing.holder:
+                self._start_raise(request)  # let go by its holder, and the frame that said so was lost (rule 10)
             elif not standing.holder_alive and self._bus.is_settled(self._timing.heartbeat_ttl_s):
                 log.info("holder_gone", request_id=request.request_id, attempt=attempt, holder=standing.holder)
                 self._start_raise(request)
