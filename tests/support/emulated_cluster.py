@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -157,6 +156,7 @@ class EmulatedCluster:
         self._installation = InstallationConfig(name=installation, redis_url=redis_url)
         self._kv_dir = kv_dir
         self.members: list[Member] = []
+        self._num_started = 0
         self._owner_bus = Bus(redis_url, installation, block_ms=TIMING.block_ms)
         self.owner = RequestOwner(self._owner_bus, TIMING)
         self._owner_draining = asyncio.Event()
@@ -199,33 +199,47 @@ class EmulatedCluster:
         engine_type: type[EmulatedEngine] = EmulatedEngine,
         is_staging: bool = False,
     ) -> Member:
-        """Start a worker and return when it is registered."""
-        config = WorkerConfig(
-            model="emulated",
-            role=role,
-            kv_dir=str(self._kv_dir),
-            max_batch_tokens=max_batch_tokens,
-            max_num_seqs=max_num_seqs,
-            block_size_tokens=BLOCK_SIZE_TOKENS,
-        )
-        bus = bus or Bus(self._url, self._installation.name, block_ms=TIMING.block_ms)
-        await bus.open()
-        name = f"{role.value}{len(self.members)}"
-        arena = Arena(
-            directory=str(self._kv_dir),
-            installation=self._installation.name,
-            worker_id=new_worker_id(name),
-            num_blocks=num_blocks // 2 if is_staging else num_blocks,
-            block_bytes=emulated_block_bytes(BLOCK_SIZE_TOKENS),
-        )
+        """Start a worker with an emulated engine and return when it is registered."""
+        arena = self.make_arena(num_blocks // 2 if is_staging else num_blocks, emulated_block_bytes(BLOCK_SIZE_TOKENS))
         engine = engine_type(
             num_blocks=num_blocks,
             block_size_tokens=BLOCK_SIZE_TOKENS,
             pool=None if is_staging else arena.data,
             model=MODEL,
         )
-        threads: tuple[Executor, Executor] = new_threads()
+        threads = new_threads()
         machine = make_machine(engine, arena=arena, is_staging=is_staging, layout=EMULATED_LAYOUT, threads=threads)
+        return await self.start(
+            machine, role, max_batch_tokens=max_batch_tokens, max_num_seqs=max_num_seqs, bus=bus or self.make_bus()
+        )
+
+    def make_bus(self) -> Bus:
+        return Bus(self._url, self._installation.name, block_ms=TIMING.block_ms)
+
+    def make_arena(self, num_blocks: int, block_bytes: int) -> Arena:
+        return Arena(
+            directory=str(self._kv_dir),
+            installation=self._installation.name,
+            worker_id=new_worker_id("w"),
+            num_blocks=num_blocks,
+            block_bytes=block_bytes,
+        )
+
+    async def start(
+        self, machine: Machine, role: Role, *, max_batch_tokens: int, max_num_seqs: int, bus: Bus
+    ) -> Member:
+        """Start a worker on `machine`, which the cluster closes, and return when it is registered."""
+        config = WorkerConfig(
+            model="any",
+            role=role,
+            kv_dir=str(self._kv_dir),
+            max_batch_tokens=max_batch_tokens,
+            max_num_seqs=max_num_seqs,
+            block_size_tokens=machine.engine.block_size_tokens,
+        )
+        await bus.open()
+        self._num_started += 1
+        name = f"{role.value}{self._num_started}"
         host = WorkerHost(bus, machine, installation=self._installation, config=config, timing=TIMING, name=name)
         stop = Stop(drain_deadline_s=TIMING.drain_deadline_s)
         task = asyncio.create_task(host.run(stop))
