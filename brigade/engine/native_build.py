@@ -43,8 +43,11 @@ def load_kernel(cache_folder: Path | None = None) -> ctypes.CDLL:
 
 
 def default_cache_folder() -> Path:
-    """Return the user's cache folder for this project, by the XDG rule."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "brigade"
+    """Return the user's cache folder for this project, by the XDG rule. Raises NoCompiler for a user without a home."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "brigade"
+    except RuntimeError:
+        raise NoCompiler("neither XDG_CACHE_HOME nor a home folder is set to keep the kernel in") from None
 
 
 def _torch_openmp() -> Path:
