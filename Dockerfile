@@ -1,7 +1,7 @@
 # One image for all services; compose chooses which one runs. It runs as a user without rights.
 #
 #   docker build -t brigade .                                                  torch as pip chooses it (CUDA on x86-64)
-#   docker build -t brigade --build-arg TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu .      a CPU build of torch
+#   docker build -t brigade --build-arg TORCH_INDEX_URL=URL .      a CPU build of torch, from the index that PyTorch names
 ARG BASE_IMAGE=python:3.11-slim
 FROM ${BASE_IMAGE}
 
