@@ -79,6 +79,10 @@ class KVPool:
         """Whether a loan's blocks are in this pool itself, to be taken over, and not copied out of it."""
         return key in self.ledger.loans()
 
+    def has_promise(self, key: AttemptKey) -> bool:
+        """Whether a loan comes with room for the whole answer."""
+        return key in self._promises
+
     def loan_keys(self) -> list[AttemptKey]:
         keys = dict.fromkeys(self.ledger.loans())
         if self._staging is not None:
@@ -124,7 +128,7 @@ class KVPool:
     def can_take_over(self, key: AttemptKey, num_total_blocks: int) -> bool:
         """Whether a loan that stands has room to grow to `num_total_blocks`."""
         missing = num_total_blocks - len(self.ledger.loans()[key])
-        return key in self._promises or self.ledger.can_allocate(missing)
+        return self.has_promise(key) or self.ledger.can_allocate(missing)
 
     def take_over(self, key: AttemptKey, num_total_blocks: int) -> tuple[list[int], Reservation]:
         """The lender decodes the request itself: its blocks and room for the rest; ask `can_take_over` first."""

@@ -1,7 +1,7 @@
 """From this worker's own stream into the running batch: wait for room, bring the KV here, record the admission.
 
-Order of arrival; nothing overtakes a job that has no room. A job holds nothing here until it has room for its longest
-answer, and then cannot run out of it.
+Order of arrival; nothing that needs room overtakes a job that has none. A job from elsewhere holds nothing here until it
+has room for its longest answer, and then cannot run out of it.
 """
 
 from __future__ import annotations
@@ -58,6 +58,11 @@ class Intake:
     @property
     def num_waiting(self) -> int:
         return len(self._waiting) + len(self._arriving)
+
+    @property
+    def is_saturated(self) -> bool:
+        """Whether a job waits for room or for its turn."""
+        return bool(self._waiting)
 
     def keys(self) -> list[AttemptKey]:
         return [s.key for s in self._waiting] + [s.key for s in self._arriving if not s.is_dropped]
@@ -134,15 +139,21 @@ class Intake:
             await self._bell.wait(after=seen)
 
     def admit_waiting(self) -> None:
-        """Give room to the jobs at the head of the line, as far as it goes."""
-        while self._waiting and len(self._arriving) + self._batch.num_sequences < self._max_num_seqs:
-            sequence = self._waiting[0]
-            why_never = self._why_never(sequence)
-            if why_never is None and not self._begin(sequence):
+        """Give room to waiting jobs in their order, as far as it goes. Only a job that was prefilled here with room for its
+        whole answer may overtake one that has none: it holds that room, so the other would wait for it for ever."""
+        is_out_of_room = False
+        for sequence in list(self._waiting):
+            if len(self._arriving) + self._batch.num_sequences >= self._max_num_seqs:
                 return
-            self._waiting.popleft()
+            why_never = self._why_never(sequence)
             if why_never is not None:
                 self._spawn(self._let_go(sequence, why_never))
+            elif is_out_of_room and not (self._is_local(sequence) and self._pool.has_promise(sequence.key)):
+                continue
+            elif not self._begin(sequence):
+                is_out_of_room = True
+                continue
+            self._waiting.remove(sequence)
 
     def _why_never(self, sequence: DecodeSequence) -> str | None:
         spec, handle = sequence.received.spec, sequence.received.job.handle

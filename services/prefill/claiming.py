@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import structlog
 
 from brigade.bus.client import Bus
-from brigade.bus.decode_stream import DecodeStream, StepFrame
-from brigade.bus.frames import bury
 from brigade.bus.prefill_queue import ClaimedJob, PrefillQueue
 from brigade.core.errors import BusError
-from brigade.core.messages import AttemptKey, PullFailed
+from brigade.core.messages import AttemptKey
 from brigade.kv.pool import KVPool
 from brigade.policies.batching import BatchingPolicy, PrefillView, max_in_flight_blocks
-from brigade.runtime.bell import Bell, until_answered
+from brigade.runtime.bell import Bell
 from services.prefill.batch import PrefillBatch
 from services.prefill.handing import HandOver
+from services.prefill.refusing import Refusing
 from services.prefill.targets import Targets
 
 WINDOW_PER_STREAM = 32
@@ -22,34 +23,39 @@ WINDOW_PER_STREAM = 32
 
 
 class Claiming:
-    """Claims while it is open and there is room. `bell` rings when room, role or registry may have changed."""
+    """Claims while it is open and there is room. `bell` rings when room, role or registry may have changed.
+
+    `is_saturated` says that requests wait here to be decoded: claiming more would only take the room that they need.
+    """
 
     def __init__(
         self,
         bus: Bus,
         queue: PrefillQueue,
-        frames: DecodeStream,
         pool: KVPool,
         batch: PrefillBatch,
         handing: HandOver,
         targets: Targets,
+        refusing: Refusing,
         *,
         policy: BatchingPolicy,
         max_batch_tokens: int,
         bell: Bell,
         step_bell: Bell,
+        is_saturated: Callable[[], bool],
     ) -> None:
         self._bus = bus
         self._queue = queue
-        self._frames = frames
         self._pool = pool
         self._batch = batch
         self._handing = handing
         self._targets = targets
+        self._refusing = refusing
         self._policy = policy
         self._max_batch_tokens = max_batch_tokens
         self._bell = bell
         self._step_bell = step_bell
+        self._is_saturated = is_saturated
         model_blocks = pool.num_blocks_for(pool.engine.model.max_model_len_tokens)
         self._max_in_flight_blocks = max_in_flight_blocks(pool.num_blocks, min(model_blocks, pool.num_blocks))
         self._is_in_doubt = True
@@ -96,6 +102,8 @@ class Claiming:
 
     def _may_claim(self) -> bool:
         if not self.is_open or self._batch.num_unstarted_tokens >= self._max_batch_tokens:
+            return False
+        if self._is_saturated():
             return False
         return self._batch.reserves_answers or self._targets.has_any()
 
@@ -161,15 +169,6 @@ class Claiming:
             if why_never is None:
                 self._batch.add(job)
             else:
-                await self._refuse(job, why_never)
+                await self._refusing.refuse(job, why_never)
         if claimed:
             self._step_bell.ring()
-
-    async def _refuse(self, claimed: ClaimedJob, reason: str) -> None:
-        """Keep a job that can never run for inspection and tell its owner, whose next attempt or verdict drops the entry."""
-        job = claimed.waiting.job
-        structlog.get_logger().warning("prefill_refused", request_id=job.request_id, attempt=job.attempt, reason=reason)
-        await until_answered(bury, self._bus, f"{claimed.waiting.stream} {job.request_id}", reason, b"")
-        part = PullFailed(request_id=job.request_id, attempt=job.attempt, reason=reason)
-        frames = {claimed.owner: StepFrame(parts=[part], finishes=[])}
-        await until_answered(self._frames.publish, frames, timeout_s=5.0)

@@ -18,6 +18,7 @@ from brigade.core.step import Sampled
 from brigade.kv.pool import KVPool
 from brigade.policies.placement import Placement
 from brigade.runtime.bell import Bell, until_answered
+from services.prefill.refusing import Refusing
 from services.prefill.sequence import PrefillSequence
 from services.prefill.targets import Targets
 
@@ -30,6 +31,7 @@ class HandOver:
         queue: PrefillQueue,
         pool: KVPool,
         targets: Targets,
+        refusing: Refusing,
         *,
         worker_id: str,
         bell: Bell,
@@ -38,6 +40,7 @@ class HandOver:
         self._queue = queue
         self._pool = pool
         self._targets = targets
+        self._refusing = refusing
         self._worker_id = worker_id
         self._bell = bell
         self._spawn = spawn
@@ -92,6 +95,12 @@ class HandOver:
                 await until_answered(self._queue.give_back, [claimed.waiting])
                 self._pool.end_loan(key)
                 answer = "GIVEN_BACK"
+                break
+            if target.worker_id is None and self._targets.is_too_large(sequence.num_total_tokens):
+                reason = f"no worker that decodes can hold {sequence.num_total_tokens} tokens"
+                await self._refusing.refuse(claimed, reason)
+                self._pool.end_loan(key)
+                answer = "REFUSED"
                 break
             job = await self._job(sequence, part, target) if target.worker_id is not None else None
             if job is None or target.worker_id is None:

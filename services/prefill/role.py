@@ -16,12 +16,13 @@ from brigade.runtime.bell import Bell, until_answered
 from services.prefill.batch import PrefillBatch
 from services.prefill.claiming import Claiming
 from services.prefill.handing import HandOver
+from services.prefill.refusing import Refusing
 from services.prefill.targets import Targets
 
 
 class PrefillRole:
     """Claims, computes and hands over. `bell` is rung whenever something here ended, and wakes this role when others ring it;
-    `step_bell` wakes the step loop."""
+    `step_bell` wakes the step loop. `is_saturated` says that requests wait here to be decoded."""
 
     def __init__(
         self,
@@ -34,6 +35,7 @@ class PrefillRole:
         bell: Bell,
         step_bell: Bell,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
+        is_saturated: Callable[[], bool],
     ) -> None:
         self._pool = pool
         self._bell = bell
@@ -44,20 +46,22 @@ class PrefillRole:
             model_revision=pool.engine.model.revision,
             policy=PLACEMENT_POLICIES["least-busy"],
         )
-        self.handing = HandOver(self._queue, pool, self.targets, worker_id=worker_id, bell=bell, spawn=spawn)
+        refusing = Refusing(bus, DecodeStream(bus, worker_id, record_ttl_s=record_ttl_s))
+        self.handing = HandOver(self._queue, pool, self.targets, refusing, worker_id=worker_id, bell=bell, spawn=spawn)
         self.batch = PrefillBatch(pool, on_prefilled=self.handing.begin, on_scheduled=bell.ring)
         self.claiming = Claiming(
             bus,
             self._queue,
-            DecodeStream(bus, worker_id, record_ttl_s=record_ttl_s),
             pool,
             self.batch,
             self.handing,
             self.targets,
+            refusing,
             policy=BATCHING_POLICIES["class-priority-arrival"],
             max_batch_tokens=max_batch_tokens,
             bell=bell,
             step_bell=step_bell,
+            is_saturated=is_saturated,
         )
 
     @property

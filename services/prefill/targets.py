@@ -41,6 +41,18 @@ class Targets:
         view = self._view(1)
         return any(can_decode(worker, view) for worker in self._workers)
 
+    def is_too_large(self, num_total_tokens: int) -> bool:
+        """Whether some worker decodes this model, and none of them could ever hold so many tokens."""
+        decoding = [
+            worker.status.num_blocks * worker.status.block_size_tokens
+            for worker in self._workers
+            if worker.status is not None
+            and worker.role is not None
+            and worker.role.decodes
+            and worker.status.model_revision == self._model_revision
+        ]
+        return bool(decoding) and num_total_tokens > max(decoding)
+
     def max_prefill_pool_tokens(self) -> int:
         """Return the size of the largest pool of living workers that prefill."""
         sizes = [

@@ -19,7 +19,7 @@ from brigade.runtime.bell import Bell, until_answered
 from services.decode.role import DecodeRole
 from services.prefill.role import PrefillRole
 from services.worker.machine import Machine
-from services.worker.roles import RoleMachine
+from services.worker.roles import RoleMachine, RoleState
 
 
 class Heartbeat:
@@ -63,6 +63,8 @@ class Heartbeat:
         async def call() -> None:
             await self._bus.prepare()
             desired = await self._lease.register(self._roles.role, self._roles.epoch, self.status())
+            if self._roles.state is RoleState.LEAVING:
+                await self._lease.start_draining()
             await self._prefill.targets.refresh()
             self._roles.on_registered(*desired)
 

@@ -68,8 +68,14 @@ class Life:
             "step_bell": self._step_bell,
             "spawn": self._spawn,
         }
-        self.prefill = PrefillRole(bus, machine.pool, max_batch_tokens=config.max_batch_tokens, **common)
         self.decode = DecodeRole(bus, machine.pool, max_num_seqs=config.max_num_seqs, **common)
+        self.prefill = PrefillRole(
+            bus,
+            machine.pool,
+            max_batch_tokens=config.max_batch_tokens,
+            is_saturated=lambda: self.decode.intake.is_saturated,
+            **common,
+        )
         self.lease = WorkerLease(bus, worker_id, ttl_s=timing.heartbeat_ttl_s)
         self.roles = RoleMachine(
             self.lease, self.prefill, self.decode, role=role, epoch=epoch, bell=self._bell, step_bell=self._step_bell
@@ -102,6 +108,14 @@ class Life:
     def is_idle(self) -> bool:
         """Whether no request is here in any form, KV that waits for its reader included."""
         return self.prefill.is_idle and self.decode.is_idle and not self._pool.loan_keys()
+
+    @property
+    def num_steps(self) -> int:
+        return self._step_loop.num_steps
+
+    @property
+    def num_evictions(self) -> int:
+        return self._pool.ledger.counts().num_evictions
 
     async def run(self, stop: Stop) -> Ending:
         """Register and work until the process is to stop or the registry has written this id off."""
@@ -185,9 +199,8 @@ class Life:
                     return  # Redis is away and nothing is here: the heartbeat ends by itself
                 await until_answered(self.lease.start_draining)
                 await self.prefill.leave()
-                while not self.is_idle:
-                    seen = self._bell.num_rings
-                    await self._bell.wait(after=seen)
+                while not self.is_idle and not self.heartbeat.drained.is_set():
+                    await self._bell.wait(after=self._bell.num_rings)
         except TimeoutError:
             log.warning("left_with_work", num_prefills=len(self.prefill.keys()), num_decodes=len(self.decode.keys()))
         try:

@@ -15,6 +15,7 @@ from brigade.runtime.service import Stop, run_service
 from brigade.runtime.service_args import parse_service_args
 from services.worker.host import WorkerHost, new_worker_id, worker_name
 from services.worker.loading import load_machine
+from services.worker.metrics import WorkerMetrics
 
 
 def main(prog: str, *, role: Role | None = None, argv: Sequence[str] | None = None) -> int:
@@ -44,6 +45,7 @@ async def run_worker(
         try:
             host = WorkerHost(bus, machine, installation=installation, config=config, timing=timing, name=name)
             registry = CollectorRegistry()
+            registry.register(WorkerMetrics(host))
             async with serve_pages(config.health_host, config.health_port, ready=host.ready, registry=registry):
                 await host.run(stop)
         finally:

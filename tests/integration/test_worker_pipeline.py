@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 from support.emulated_cluster import BLOCK_SIZE_TOKENS, EmulatedCluster, answer_alone, make_spec, random_prompt
 from support.waiting import wait_until
 
 from brigade.bus.inspect import request_record
 from brigade.core.messages import Role
 from brigade.core.request import RequestSpec
+from services.worker.metrics import WorkerMetrics
 
 pytestmark = pytest.mark.usefixtures("no_key_leaks")
 
@@ -140,6 +142,34 @@ async def test_a_job_that_no_worker_can_hold_ends_with_a_reason_and_the_worker_g
     letters = await cluster.bus.command("XRANGE", cluster.bus.keys.dead, "-", "+")
     assert any(b"do not fit into a pool" in fields[b"reason"] for _, fields in letters)
     await cluster.ask_and_check(make_spec("fits", random_prompt(10, 2)))
+
+
+async def test_a_request_that_no_decoder_can_hold_ends_with_a_reason(cluster: EmulatedCluster) -> None:
+    """The prefill worker's pool is large enough, those of the decoders are not: it must not hold its blocks for ever."""
+    await cluster.add(Role.PREFILL, num_blocks=64)
+    await cluster.add(Role.DECODE, num_blocks=16)
+    [answer] = await cluster.ask(make_spec("huge", random_prompt(100, 1)))
+    await wait_until(lambda: answer.has_ended, deadline_s=20, what="the request fails")
+    assert answer.error is not None
+    await cluster.ask_and_check(make_spec("fits", random_prompt(10, 2)))
+
+
+async def test_a_mixed_worker_serves_what_is_handed_to_it_beside_its_own(cluster: EmulatedCluster) -> None:
+    """Its own prefills must not take the room for which handed-over requests wait."""
+    await cluster.add(Role.MIXED, num_blocks=40)
+    await cluster.add(Role.PREFILL)
+    specs = [make_spec(f"r{i}", random_prompt(40, i), max_tokens=60) for i in range(16)]
+    await cluster.ask_and_check(*specs)
+
+
+async def test_metrics_say_what_the_worker_holds(cluster: EmulatedCluster) -> None:
+    member = await cluster.add(Role.MIXED)
+    await cluster.ask_and_check(make_spec("r", random_prompt(10, 2)))
+    await cluster.settle()
+    registry = CollectorRegistry()
+    registry.register(WorkerMetrics(member.host))
+    assert registry.get_sample_value("brigade_worker_free_blocks") == 128
+    assert registry.get_sample_value("brigade_worker_steps_total") == 8
 
 
 async def test_poison_in_the_queue_is_buried_and_the_worker_goes_on(cluster: EmulatedCluster) -> None:
