@@ -46,7 +46,7 @@ def _load(config: WorkerConfig, installation: str, worker_id: str, threads: tupl
     if num_blocks < 1:
         raise ConfigError(f"--kv-memory-mb {config.kv_memory_mb} holds no KV block: one has {bytes_per_block} bytes")
     is_staging = not device.startswith("cpu")
-    num_arena_blocks = _num_staging_blocks(info, num_blocks, config.block_size_tokens) if is_staging else num_blocks
+    num_arena_blocks = num_staging_blocks(info, num_blocks, config.block_size_tokens) if is_staging else num_blocks
     arena = _make_arena(config, installation, worker_id, num_arena_blocks, bytes_per_block)
     try:
         engine = _load_engine(config, device, num_blocks, None if is_staging else arena.data)
@@ -115,7 +115,7 @@ def _device(device: str) -> str:
     return device
 
 
-def _num_staging_blocks(info: ModelInfo, num_blocks: int, block_size_tokens: int) -> int:
+def num_staging_blocks(info: ModelInfo, num_blocks: int, block_size_tokens: int) -> int:
     """Room for a share of the pool, and for the longest request in any case."""
     longest = -(-info.max_model_len_tokens // block_size_tokens)
     return min(num_blocks, max(longest, num_blocks // STAGING_SHARE))

@@ -22,6 +22,7 @@ from brigade.runtime.service import Stop
 from services.router.owning.owner import RequestOwner
 from services.worker.host import WorkerHost, new_worker_id
 from services.worker.life import Life
+from services.worker.loading import num_staging_blocks
 from services.worker.machine import Machine, make_machine, new_threads
 from support.waiting import wait_until
 
@@ -200,7 +201,8 @@ class EmulatedCluster:
         is_staging: bool = False,
     ) -> Member:
         """Start a worker with an emulated engine and return when it is registered."""
-        arena = self.make_arena(num_blocks // 2 if is_staging else num_blocks, emulated_block_bytes(BLOCK_SIZE_TOKENS))
+        num_arena_blocks = num_staging_blocks(MODEL, num_blocks, BLOCK_SIZE_TOKENS) if is_staging else num_blocks
+        arena = self.make_arena(num_arena_blocks, emulated_block_bytes(BLOCK_SIZE_TOKENS))
         engine = engine_type(
             num_blocks=num_blocks,
             block_size_tokens=BLOCK_SIZE_TOKENS,
