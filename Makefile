@@ -43,7 +43,8 @@ integration: $(STAMP) ## Tests against a real Redis
 e2e: $(STAMP) ## Tests of real processes
 	$(PYTEST) -q tests/e2e
 
-evidence: $(STAMP) ## Long-running evidence: hours
+evidence: $(STAMP) ## Long-running evidence: every protocol scenario, long series of kills and pauses (about an hour)
+	$(PYTHON_IN_VENV) -m verification.protocol all --no-traces
 	$(PYTEST) -m evidence
 
 bench: $(STAMP) ## Benchmarks; what each measures is in benchmarks/README.md
