@@ -17,7 +17,8 @@ from brigade.bus.decode_stream import DecodeStream, ReceivedJob
 from brigade.core.errors import BusError, KVGone
 from brigade.core.messages import AttemptKey
 from brigade.kv.pool import KVPool
-from brigade.runtime.bell import Bell, until_answered
+from brigade.runtime.bell import Bell
+from brigade.runtime.retry import until_answered
 from services.decode.batch import DecodeBatch
 from services.decode.sequence import DecodeSequence
 

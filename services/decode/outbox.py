@@ -13,7 +13,8 @@ import structlog
 from brigade.bus.decode_stream import DecodeStream, Finish, StepFrame
 from brigade.core.messages import AttemptKey, TokensPart
 from brigade.core.step import Sampled
-from brigade.runtime.bell import Bell, until_answered
+from brigade.runtime.bell import Bell
+from brigade.runtime.retry import until_answered
 from services.decode.sequence import DecodeSequence
 
 PUBLISH_TIMEOUT_S = 5.0

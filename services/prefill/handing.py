@@ -17,7 +17,8 @@ from brigade.core.messages import AttemptKey, DecodeJob, TokensPart
 from brigade.core.step import Sampled
 from brigade.kv.pool import KVPool
 from brigade.policies.placement import Placement
-from brigade.runtime.bell import Bell, until_answered
+from brigade.runtime.bell import Bell
+from brigade.runtime.retry import until_answered
 from services.prefill.refusing import Refusing
 from services.prefill.sequence import PrefillSequence
 from services.prefill.targets import Targets

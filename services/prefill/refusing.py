@@ -9,7 +9,7 @@ from brigade.bus.decode_stream import DecodeStream, StepFrame
 from brigade.bus.frames import bury
 from brigade.bus.prefill_queue import ClaimedJob
 from brigade.core.messages import PullFailed
-from brigade.runtime.bell import until_answered
+from brigade.runtime.retry import until_answered
 
 PUBLISH_TIMEOUT_S = 5.0
 

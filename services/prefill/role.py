@@ -12,7 +12,8 @@ from brigade.core.messages import AttemptKey
 from brigade.kv.pool import KVPool
 from brigade.policies.batching import BATCHING_POLICIES
 from brigade.policies.placement import PLACEMENT_POLICIES
-from brigade.runtime.bell import Bell, until_answered
+from brigade.runtime.bell import Bell
+from brigade.runtime.retry import until_answered
 from services.prefill.batch import PrefillBatch
 from services.prefill.claiming import Claiming
 from services.prefill.handing import HandOver

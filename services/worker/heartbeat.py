@@ -15,7 +15,8 @@ from brigade.bus.registry import HeartbeatReply, Lease, WorkerLease
 from brigade.core.config import TimingConfig
 from brigade.core.errors import BusError
 from brigade.core.messages import WorkerStatus
-from brigade.runtime.bell import Bell, until_answered
+from brigade.runtime.bell import Bell
+from brigade.runtime.retry import until_answered
 from services.decode.role import DecodeRole
 from services.prefill.role import PrefillRole
 from services.worker.machine import Machine

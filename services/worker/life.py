@@ -15,7 +15,8 @@ from brigade.core.config import TimingConfig, WorkerConfig
 from brigade.core.errors import BusError
 from brigade.core.messages import Role
 from brigade.kv.pool import KVPool
-from brigade.runtime.bell import Bell, until_answered
+from brigade.runtime.bell import Bell
+from brigade.runtime.retry import until_answered
 from brigade.runtime.service import Stop
 from services.decode.role import DecodeRole
 from services.prefill.role import PrefillRole

@@ -12,7 +12,8 @@ import structlog
 
 from brigade.bus.registry import WorkerLease
 from brigade.core.messages import Role
-from brigade.runtime.bell import Bell, until_answered
+from brigade.runtime.bell import Bell
+from brigade.runtime.retry import until_answered
 from services.decode.role import DecodeRole
 from services.prefill.role import PrefillRole
 
