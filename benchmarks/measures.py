@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import resource
 import subprocess
@@ -106,6 +107,7 @@ def provenance(packages: Sequence[str]) -> dict[str, Any]:
         "commit": _commit(),
         "hardware": _hardware(),
         "load_average_1min": round(_load_average(), 2),
+        "nice": os.nice(0),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
     }
 
