@@ -7,8 +7,9 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from brigade.bus.client import Bus
+from brigade.bus.client import Argument, Bus
 from brigade.core.answer import AcceptedTokens
 from brigade.core.config import InstallationConfig, TimingConfig, WorkerConfig
 from brigade.core.errors import BrigadeError, BusError
@@ -120,7 +121,7 @@ class LossyBus(Bus):
         self._random = random.Random(seed)
         self.num_lost = 0
 
-    async def run(self, script: str, *args, timeout_s: float | None = None):  # type: ignore[no-untyped-def]
+    async def run(self, script: str, *args: Argument, timeout_s: float | None = None) -> Any:
         answer = await super().run(script, *args, timeout_s=timeout_s)
         if script not in ("register", "heartbeat") and self._random.random() < self._lose:
             self.num_lost += 1
