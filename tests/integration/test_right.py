@@ -7,24 +7,35 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 from support.emulated_cluster import EmulatedCluster
 from support.in_process import (
     CONTEXT_TOKENS,
+    GREEDY,
     Reply,
     TinyModel,
+    all_ended,
     answers_to,
+    ask,
     crowd,
+    make_spec,
     make_tiny_model,
     renamed,
     start_workers,
     with_salts,
 )
-from support.reference_answers import assert_reference_answer, assert_same_but_for_ties
+from support.reference_answers import (
+    assert_greedy_in_bfloat16,
+    assert_reference_answer,
+    assert_same_but_for_ties,
+    assert_same_up_to_bfloat16_noise,
+)
+from support.waiting import wait_until
 
 from brigade.core.messages import Role
 from brigade.engine.folder import LEAN_ARCHITECTURES, open_folder
@@ -58,14 +69,15 @@ CONFIGURATIONS = [
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], TinyModel]:
+def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., TinyModel]:
     """The model of an architecture, made when it is first asked for."""
-    made: dict[str, TinyModel] = {}
+    made: dict[tuple[str, str], TinyModel] = {}
 
-    def get(architecture: str) -> TinyModel:
-        if architecture not in made:
-            made[architecture] = make_tiny_model(architecture, tmp_path_factory.mktemp("right") / architecture)
-        return made[architecture]
+    def get(architecture: str, dtype: str = "float32") -> TinyModel:
+        if (architecture, dtype) not in made:
+            folder = tmp_path_factory.mktemp("right") / f"{architecture}-{dtype}"
+            made[architecture, dtype] = make_tiny_model(architecture, folder, dtype=dtype)
+        return made[architecture, dtype]
 
     return get
 
@@ -88,7 +100,7 @@ def new_cluster(redis_url: str, installation: str, kv_dir: Path) -> Callable[[],
 @pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=str)
 async def test_answers_are_the_references(
     configuration: Configuration,
-    models: Callable[[str], TinyModel],
+    models: Callable[..., TinyModel],
     new_cluster: Callable[[], EmulatedCluster],
 ) -> None:
     """Some requests alone, then 32 at once: greedy, sampled, ended in every way, with and without prefix hits."""
@@ -136,7 +148,49 @@ def check_sharing(replies: dict[str, Reply], *, has_hits: bool) -> None:
     assert (sum(reply.num_cached_tokens for reply in others) > 0) == has_hits
 
 
-def test_the_fallback_does_fall_back(models: Callable[[str], TinyModel]) -> None:
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+async def test_in_bfloat16_a_lost_worker_changes_no_accepted_token(
+    architecture: str, models: Callable[..., TinyModel], new_cluster: Callable[[], EmulatedCluster]
+) -> None:
+    """The continuation is that of a fresh run on prompt and accepted prefix, and both are right up to bfloat16 noise."""
+    model = models(architecture, dtype="bfloat16")
+    sampling = replace(GREEDY, num_logprobs=0)
+    specs = [make_spec(f"r{n}", range(270, 270 + n), sampling, max_tokens=80) for n in (1, 17, 64, 100, 130, 170)]
+    async with new_cluster() as cluster:
+        with capture_logs() as logs:
+            workers = await start_workers(cluster, model, (P, D, D), max_batch_tokens=40, dtype="bfloat16")
+            replies = await ask(cluster, specs)
+            await wait_until(lambda: any(len(r.token_ids) > 10 for r in replies), what="some tokens are out")
+            await cluster.kill(workers[1] if workers[1].life.decode.batch.num_sequences else workers[2])
+            await all_ended(specs, replies)
+        assert not [entry for entry in logs if entry["event"] == "accepted_token_differs"]
+        raised = {e["request_id"]: e["prefix_tokens"] for e in logs if e["event"] == "attempt_raised"}
+        assert any(raised.values()), "the lost worker had decoded nothing"
+        fresh_specs = [
+            make_spec(
+                f"{spec.request_id}-fresh",
+                (*spec.prompt_token_ids, *reply.token_ids[:num_accepted]),
+                sampling,
+                max_tokens=spec.stop.max_tokens - num_accepted,
+            )
+            for spec, reply in zip(specs, replies, strict=True)
+            if (num_accepted := raised.get(spec.request_id))
+        ]
+        fresh = await answers_to(cluster, fresh_specs)
+
+    num_best = num_tokens = 0
+    for spec, reply in zip((*specs, *fresh_specs), (*replies, *fresh), strict=True):
+        num_best += assert_greedy_in_bfloat16(model.folder, spec, reply.tokens)
+        num_tokens += len(reply.tokens)
+    assert num_best > 0.9 * num_tokens
+    answers = {spec.request_id: reply.token_ids for spec, reply in zip(specs, replies, strict=True)}
+    for spec, reply in zip(fresh_specs, fresh, strict=True):
+        name = spec.request_id.removesuffix("-fresh")
+        continued = answers[name][raised[name] :]
+        assert_same_up_to_bfloat16_noise(model.folder, spec, continued, reply.token_ids)
+
+
+def test_the_fallback_does_fall_back(models: Callable[..., TinyModel]) -> None:
     """The table has one architecture that our own forward does not know, and all that it knows."""
     known = {name: open_folder(models(name).folder) for name in ARCHITECTURES}
     assert [name for name, folder in known.items() if not folder.is_lean] == [FALLBACK]

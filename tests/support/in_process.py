@@ -106,10 +106,15 @@ async def ask(cluster: EmulatedCluster, specs: Sequence[RequestSpec]) -> list[Re
 async def answers_to(cluster: EmulatedCluster, specs: Sequence[RequestSpec]) -> list[Reply]:
     """Submit requests together and return their whole answers."""
     replies = await ask(cluster, specs)
+    await all_ended(specs, replies)
+    return replies
+
+
+async def all_ended(specs: Sequence[RequestSpec], replies: Sequence[Reply]) -> None:
+    """Return when every reply has ended; AssertionError when one did so with an error."""
     await wait_until(lambda: all(reply.has_ended for reply in replies), deadline_s=60, what="all answers end")
     for spec, reply in zip(specs, replies, strict=True):
         assert reply.error is None, f"{spec.request_id}: {reply.error}"
-    return replies
 
 
 def make_spec(
@@ -152,13 +157,17 @@ def crowd(model: TinyModel) -> list[RequestSpec]:
         make_spec("stop-token-ids", model.probe, max_tokens=20, end_ids=model.end_ids | {model.early}),
         make_spec("first-is-last", model.probe, max_tokens=1),
         make_spec("logprobs", tokens(30), SamplingParams(temperature=0.0, num_logprobs=5)),
-        make_spec("penalties", tokens(20), replace(GREEDY, repetition_penalty=1.3, frequency_penalty=0.7)),
+        make_spec(
+            "penalties", tokens(20), replace(GREEDY, repetition_penalty=1.3, frequency_penalty=0.7), max_tokens=30
+        ),
         make_spec("sampled", tokens(40), SamplingParams(seed=7), max_tokens=24),
         make_spec(
             "sampled-filters", tokens(5), SamplingParams(temperature=0.8, top_k=40, top_p=0.9, min_p=0.02, seed=8)
         ),
         make_spec("sampled-logprobs", (*shared, *tokens(9)), SamplingParams(seed=2**62 + 1, num_logprobs=0)),
-        make_spec("sampled-penalty", tokens(12), SamplingParams(presence_penalty=0.8, seed=9)),
+        make_spec(
+            "sampled-penalty", tokens(12), SamplingParams(temperature=0.7, presence_penalty=2.0, seed=9), max_tokens=30
+        ),
         *branches("four", (*shared, *tokens(25)), 4, seed=100),
     ]
 

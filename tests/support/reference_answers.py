@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from transformers import (
+    AutoModelForCausalLM,
     LogitsProcessorList,
     MinPLogitsWarper,
     TemperatureLogitsWarper,
@@ -114,6 +115,48 @@ def assert_same_but_for_ties(folder: Path, spec: RequestSpec, one: Sequence[int]
                 assert_token(row, spec, one[:index], token)
             return
     assert len(one) == len(other)
+
+
+@lru_cache(maxsize=64)
+def bfloat16_noise(folder: Path, prompt: tuple[int, ...], output: tuple[int, ...]) -> float:
+    """Return how far transformers' own bfloat16 logits stray from its float32 ones, at the worst, along this answer."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
+    with torch.inference_mode():
+        logits = model(torch.tensor([[*prompt, *output]])).logits[0, len(prompt) - 1 : -1].float()
+    return float((logits - reference_logits(folder, prompt, output)).abs().max())
+
+
+def assert_greedy_in_bfloat16(folder: Path, spec: RequestSpec, tokens: Sequence[Sampled]) -> int:
+    """Assert that a greedy answer with log-probabilities is the float32 reference's up to bfloat16 noise.
+
+    The noise of one logit is measured on transformers itself. Two logits can then change places when they are closer than
+    twice that, and a log-probability can be off by twice that: its logit and the normaliser. Returns how many tokens are
+    exactly the reference's best.
+    """
+    prompt, output = spec.prompt_token_ids, tuple(sampled.token_id for sampled in tokens)
+    assert_end(spec, output, "length")
+    logits, tolerance = reference_logits(folder, prompt, output), 2 * bfloat16_noise(folder, prompt, output)
+    logprobs = torch.log_softmax(logits, dim=-1)
+    for index, sampled in enumerate(tokens):
+        gap = float(logits[index].max() - logits[index][sampled.token_id])
+        assert gap < tolerance, (
+            f"{spec.request_id}: token {index} is {gap:g} below the best, noise allows {tolerance:g}"
+        )
+        assert sampled.logprob is not None
+        assert abs(sampled.logprob - float(logprobs[index][sampled.token_id])) < tolerance
+    return int((logits.argmax(-1) == torch.tensor(output)).sum())
+
+
+def assert_same_up_to_bfloat16_noise(folder: Path, spec: RequestSpec, one: Sequence[int], other: Sequence[int]) -> None:
+    """Assert that two greedy answers are equal, or part where the reference's logits are within bfloat16 noise."""
+    assert len(one) == len(other)
+    tolerance = 2 * bfloat16_noise(folder, spec.prompt_token_ids, tuple(one))
+    for index, pair in enumerate(zip(one, other, strict=True)):
+        if pair[0] != pair[1]:
+            row = reference_logits(folder, spec.prompt_token_ids, tuple(one))[index]
+            gap = float((row[pair[0]] - row[pair[1]]).abs())
+            assert gap < tolerance, f"{spec.request_id} parts at token {index} by {gap:g}, noise allows {tolerance:g}"
+            return
 
 
 def _adjusted(logits: Tensor, spec: RequestSpec, before: Sequence[int]) -> Tensor:
