@@ -28,6 +28,13 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @torch.inference_mode()
+def resolve_device(device: str) -> str:
+    """Return the device that `auto` stands for here; any other name is its own."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
 def load_engine(
     model_path: str | Path,
     *,

@@ -40,7 +40,9 @@ def _load(config: WorkerConfig, installation: str, worker_id: str, threads: tupl
     from brigade.engine.load import block_bytes, model_info
 
     info = model_info(config.model, config.dtype)
-    device = _device(config.device)
+    from brigade.engine.load import resolve_device
+
+    device = resolve_device(config.device)
     bytes_per_block = block_bytes(info, config.block_size_tokens)
     num_blocks = config.num_blocks or config.kv_memory_mb * 2**20 // bytes_per_block
     if num_blocks < 1:
@@ -105,14 +107,6 @@ def _load_engine(config: WorkerConfig, device: str, num_blocks: int, pool: memor
     for note in engine.notes:
         log.warning("engine_note", note=note)
     return engine
-
-
-def _device(device: str) -> str:
-    import torch
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device
 
 
 def num_staging_blocks(info: ModelInfo, num_blocks: int, block_size_tokens: int) -> int:
