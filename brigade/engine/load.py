@@ -22,12 +22,11 @@ from brigade.engine.rope import RotaryTable
 from brigade.engine.shape import lean_shape
 from brigade.engine.weights import WeightReader
 
-__all__ = ["block_bytes", "load_engine", "model_info"]
+__all__ = ["block_bytes", "load_engine", "model_info", "resolve_device"]
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-@torch.inference_mode()
 def resolve_device(device: str) -> str:
     """Return the device that `auto` stands for here; any other name is its own."""
     if device == "auto":
@@ -35,6 +34,7 @@ def resolve_device(device: str) -> str:
     return device
 
 
+@torch.inference_mode()
 def load_engine(
     model_path: str | Path,
     *,

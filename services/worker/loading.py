@@ -37,11 +37,9 @@ async def load_machine(config: WorkerConfig, *, installation: str, worker_id: st
 
 
 def _load(config: WorkerConfig, installation: str, worker_id: str, threads: tuple[Executor, Executor]) -> Machine:
-    from brigade.engine.load import block_bytes, model_info
+    from brigade.engine.load import block_bytes, model_info, resolve_device
 
     info = model_info(config.model, config.dtype)
-    from brigade.engine.load import resolve_device
-
     device = resolve_device(config.device)
     bytes_per_block = block_bytes(info, config.block_size_tokens)
     num_blocks = config.num_blocks or config.kv_memory_mb * 2**20 // bytes_per_block
