@@ -37,7 +37,7 @@ LOGPROB_TOLERANCE = 1e-3
 def reference_logits(folder: Path, prompt: tuple[int, ...], output: tuple[int, ...]) -> Tensor:
     """Return the logits that decide each token of `output`: [len(output), vocab_size], float32."""
     with torch.inference_mode():
-        logits = reference_model(folder)(torch.tensor([[*prompt, *output]])).logits[0]
+        logits: Tensor = reference_model(folder)(torch.tensor([[*prompt, *output]])).logits[0]
     return logits[len(prompt) - 1 : -1].clone()
 
 
@@ -189,7 +189,8 @@ def _distance(row: Tensor, params: SamplingParams, number: float, token: int) ->
         processors.append(TopKLogitsWarper(params.top_k))
     if params.top_p < 1:
         processors.append(TopPLogitsWarper(params.top_p))
-    probabilities = processors(torch.zeros(1, 1, dtype=torch.long), row[None].double())[0].softmax(-1)
+    no_ids = torch.LongTensor(1, 0)
+    probabilities = processors(no_ids, row[None].double())[0].softmax(-1)
     if not probabilities[token]:
         return 1.0
     above = float(probabilities[: token + 1].sum())
