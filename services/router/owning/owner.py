@@ -90,9 +90,9 @@ class RequestOwner:
         return self._workers
 
     def max_request_tokens(self) -> int | None:
-        """Return the most tokens, prompt and answer, for which some living worker has room, or None when none lives."""
-        sizes = [w.status.num_blocks * w.status.block_size_tokens for w in self._workers if w.status]
-        return max(sizes, default=None)
+        """Return the most tokens, prompt and answer, that some living worker can decode, or None when none lives."""
+        decoders = [w for w in self._workers if w.role is not None and w.role.decodes]
+        return max((w.status.num_blocks * w.status.block_size_tokens for w in decoders if w.status), default=None)
 
     def is_ready(self) -> str | None:
         """Return None when requests can be served now, else one sentence saying why not."""
