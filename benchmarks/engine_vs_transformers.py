@@ -162,16 +162,19 @@ def _spawn(engine: str, options: argparse.Namespace, model: Path) -> dict[str, A
 
 
 def _medians(record: dict[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
-    """Per concurrency: the median of every figure of each engine, and theirs / ours in wall and CPU per token."""
+    """Per concurrency: the median of every figure of each engine, and the median of the rounds' ratios theirs / ours."""
     medians: dict[str, dict[str, dict[str, float]]] = {}
     for concurrency, _ in record["loads"]:
         key = str(concurrency)
         of: dict[str, dict[str, float]] = {}
+        rounds = record["rounds"]
         for engine in ENGINES:
-            runs = [both[engine][key] for both in record["rounds"]]
+            runs = [both[engine][key] for both in rounds]
             of[engine] = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+        # Within a round both met about the same machine, so the ratio is taken there before the median.
         of["theirs_over_ours"] = {
-            name: of["transformers"][name] / of["ours"][name] for name in ("wall_us_per_token", "cpu_us_per_token")
+            name: statistics.median(both["transformers"][key][name] / both["ours"][key][name] for both in rounds)
+            for name in ("wall_us_per_token", "cpu_us_per_token")
         }
         medians[key] = of
     return medians
@@ -191,7 +194,8 @@ def as_markdown(record: dict[str, Any]) -> str:
         f"{record['dtype']}, pool {record['pool_tokens']} tokens",
         f"- commit {origin['commit']}, taken {origin['taken_at']}",
         f"- {origin['hardware']}; load average {origin['load_average_1min']} before,"
-        f" {record['load_average_1min_at_end']} after (other work on the machine counts)",
+        f" {record['load_average_1min_at_end']} after (other work on the machine counts), "
+        f"nice {origin['nice']}",
         "- " + ", ".join(f"{name} {number}" for name, number in origin["versions"].items()),
         *(f"- {engine}: {json.dumps(record['settings'][engine])}" for engine in ENGINES),
         "",

@@ -31,7 +31,7 @@ import numpy as np
 
 from benchmarks.installation import EngineChoice, Installation
 from benchmarks.measures import RESULTS, ROOT, RequestTimes, figures_of, percentile, provenance
-from benchmarks.sse_client import closed_loop
+from benchmarks.sse_client import Counting, closed_loop
 from benchmarks.timed_engine import StepNote
 from benchmarks.workload import FULL_LOADS, QUICK_LOADS, BenchRequest, LengthRanges, make_requests
 
@@ -43,10 +43,14 @@ GOALS = {"path_cpu_us_per_token": 80.0, "added_ttft_p50_ms": 15.0, "handover_min
 Row = dict[str, Any]
 
 
-def ask(install: Installation, requests: Sequence[BenchRequest], concurrency: int) -> list[RequestTimes]:
+def ask(
+    install: Installation, requests: Sequence[BenchRequest], concurrency: int, counting: Counting = "token_ids"
+) -> list[RequestTimes]:
     """Answer all requests over HTTP and return their times (CLOCK_MONOTONIC)."""
     pairs = [(list(request.prompt_token_ids), request.num_output_tokens) for request in requests]
-    return asyncio.run(closed_loop(install.port, pairs, model=install.model_name, concurrency=concurrency, ours=True))
+    return asyncio.run(
+        closed_loop(install.port, pairs, model=install.model_name, concurrency=concurrency, counting=counting)
+    )
 
 
 def path_cost(options: argparse.Namespace, folder: Callable[[], Path]) -> list[Row]:
@@ -68,28 +72,28 @@ def path_cost(options: argparse.Namespace, folder: Callable[[], Path]) -> list[R
             windows = []
             for name, requests in loads.items():
                 before, start_s = install.cpu_s(), time.monotonic()
-                times = ask(install, requests, NUM_STREAMS)
+                ask(install, requests, NUM_STREAMS, "usage")
                 spent = {part: cpu - before[part] for part, cpu in install.cpu_s().items()}
-                windows.append((name, times, spent, start_s, time.monotonic()))
+                windows.append((name, requests, spent, start_s, time.monotonic()))
             notes = install.notes()
         rows += [_path_row(layout, window, notes) for window in windows]
     return rows
 
 
 def _path_row(layout: str, window: tuple[Any, ...], notes: dict[str, list[StepNote]]) -> Row:
-    name, times, spent, start_s, end_s = window
-    num_tokens = sum(len(item.token_s) for item in times)
+    name, requests, spent, start_s, end_s = window
+    num_tokens = sum(request.num_output_tokens for request in requests)
     engine_s = {worker: _engine_cpu_s(steps, start_s, end_s) for worker, steps in notes.items()}
 
     def us(seconds: float) -> float:
-        return seconds / num_tokens * 1e6
+        return float(seconds / num_tokens * 1e6)
 
     workers_s = sum(spent[worker] - engine_s[worker] for worker in notes)
     return {
         "layout": layout,
         "load": name,
         "num_tokens": num_tokens,
-        "num_requests": len(times),
+        "num_requests": len(requests),
         "tokens_per_s": num_tokens / (end_s - start_s),
         "router_us": us(spent["router"]),
         "workers_us": us(workers_s),
@@ -241,8 +245,8 @@ def _kv_bytes_per_token(model: Path) -> int:
 EXPERIMENTS = {"path_cost": path_cost, "ttft": ttft, "handover": handover, "throughput": throughput}
 KINDS = {
     "path_cost": f"emulated engine, {STEP_MS:g} ms a step, {NUM_STREAMS} streams",
-    "ttft": "real engine, random weights, idle",
-    "handover": "real engine, random weights, idle",
+    "ttft": "real engine, random weights, one request at a time",
+    "handover": "real engine, random weights, one request at a time",
     "throughput": "real engine, random weights",
 }
 
