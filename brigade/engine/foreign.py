@@ -126,6 +126,7 @@ def _load_module(folder: ModelFolder, dtype: torch.dtype, device: torch.device) 
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    logging.set_verbosity_error()  # its table of weights that do not fit would stand around our sentence
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder.path, dtype=dtype, local_files_only=True, trust_remote_code=False, output_loading_info=True
