@@ -20,8 +20,9 @@ from benchmarks.measures import percentile, provenance
 from brigade.bus.client import Bus
 from brigade.bus.decode_stream import DecodeStream, Finish, ReceivedJob, StepFrame
 from brigade.bus.inspect import queue_depths
+from brigade.bus.janitor import sweep_dead
 from brigade.bus.prefill_queue import ClaimedJob, PrefillQueue
-from brigade.bus.registry import WorkerLease, sweep_dead
+from brigade.bus.registry import WorkerLease
 from brigade.bus.requests import RequestStore
 from brigade.core.errors import BusError
 from brigade.core.kv import KVHandle

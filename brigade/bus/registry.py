@@ -1,4 +1,4 @@
-"""Who lives and in which role: registration, heartbeats, the control stream, role changes, and the janitor."""
+"""Who lives and in which role: registration, heartbeats, the control stream, and role changes."""
 
 from __future__ import annotations
 
@@ -34,14 +34,6 @@ class HeartbeatReply:
     ended: frozenset[AttemptKey] = frozenset()
     loans_ended: frozenset[AttemptKey] = frozenset()
     loans_orphaned: frozenset[AttemptKey] = frozenset()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JanitorReport:
-    num_cancelled: int
-    num_dropped: int
-    num_workers_left: int
-    num_routers_left: int
 
 
 class WorkerLease:
@@ -147,11 +139,3 @@ def _status_of(data: bytes | None) -> WorkerStatus | None:
         return decode_status(data) if data else None
     except DecodeError:
         return None
-
-
-async def sweep_dead(bus: Bus, *, record_ttl_s: float) -> JanitorReport:
-    """Clean up after processes without a heartbeat. Only to be called when the bus has been settled for one TTL."""
-    counts = await bus.run("janitor", int(record_ttl_s * 1000), *bus.keys.streams)
-    return JanitorReport(
-        num_cancelled=counts[0], num_dropped=counts[1], num_workers_left=counts[2], num_routers_left=counts[3]
-    )

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import time
+from dataclasses import asdict
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from brigade.bus.client import Bus
+from brigade.bus.janitor import Janitor
 from brigade.bus.leadership import Leadership, take_intents
-from brigade.bus.registry import list_workers, sweep_dead
+from brigade.bus.registry import list_workers
 from brigade.core.config import BalancerConfig, TimingConfig
 from brigade.core.errors import BusError
 from brigade.core.messages import RoleIntent, WorkerView
@@ -40,7 +41,7 @@ class Balancer:
         self._metrics = metrics
         self._leadership = Leadership(bus, secrets.token_hex(8), ttl_s=config.lease_ttl_s)
         self._highest_epoch = 0
-        self._sweep_at_s = 0.0
+        self._janitor = Janitor(bus, heartbeat_ttl_s=timing.heartbeat_ttl_s, record_ttl_s=timing.record_ttl_s)
 
     async def run(self, draining: asyncio.Event) -> None:
         """Tick until `draining` is set, then resign so that another leads at once."""
@@ -90,19 +91,6 @@ class Balancer:
         )
 
     async def _sweep(self) -> None:
-        ttl_s = self._timing.heartbeat_ttl_s
-        now_s = time.monotonic()
-        if now_s < self._sweep_at_s or not self._bus.is_settled(ttl_s):
-            return
-        self._sweep_at_s = now_s + ttl_s / 2
-        report = await sweep_dead(self._bus, record_ttl_s=self._timing.record_ttl_s)
-        found = {
-            "requests_cancelled": report.num_cancelled,
-            "entries_dropped": report.num_dropped,
-            "workers_removed": report.num_workers_left,
-            "routers_removed": report.num_routers_left,
-        }
-        for what, number in found.items():
+        report = await self._janitor.sweep_if_due()
+        for what, number in asdict(report).items() if report else ():
             self._metrics.janitor.labels(what=what).inc(number)
-        if any(found.values()):
-            log.info("janitor", **found)

@@ -66,7 +66,7 @@ async def test_a_lapsed_heartbeat_says_so_and_a_drained_one_too(actors: BusActor
     await w.start()
     assert (await w.lease.beat(status("w"), [], [])).lease is Lease.OK
     await w.stop()
-    assert (await actors.sweep()).num_workers_left == 1
+    assert (await actors.sweep()).workers_removed == 1
     assert (await w.lease.beat(status("w"), [], [])).lease is Lease.DRAINED
     assert not await actors.bus.command("EXISTS", actors.keys.worker("w"), actors.keys.decode("w"))
 
@@ -105,7 +105,7 @@ async def test_leaving_in_good_order_ends_the_heartbeat_at_once(actors: BusActor
         await w.lease.deregister()
         await owner.store.deregister()
     report = await actors.sweep()
-    assert (report.num_workers_left, report.num_routers_left) == (1, 1)
+    assert (report.workers_removed, report.routers_removed) == (1, 1)
 
 
 async def test_an_unregistered_worker_cannot_drain_or_switch(actors: BusActors) -> None:
@@ -240,7 +240,7 @@ async def test_the_janitor_cancels_a_dead_routers_requests_and_deletes_its_keys(
     await alive.submit("other")
     await dead.stop()
     report = await actors.sweep()
-    assert (report.num_cancelled, report.num_routers_left) == (3, 1)
+    assert (report.requests_cancelled, report.routers_removed) == (3, 1)
     for request_id in ("decoding", "queued", "prefilling"):
         assert (await actors.state(request_id))[0] == "CANCELLED"
         assert await actors.ttl_ms(request_id) > 0
@@ -272,10 +272,10 @@ async def test_the_janitor_removes_a_dead_worker_only_when_nothing_living_is_lef
     await actors.bus.command("HSET", actors.keys.request("stale"), "attempt", 2)  # as an older owner raised it
     await d.stop()
     report = await actors.sweep()
-    assert (report.num_dropped, report.num_workers_left) == (1, 0)
+    assert (report.entries_dropped, report.workers_removed) == (1, 0)
     assert await actors.state("prefilling") == ("PREFILLING", 1, "d")
     assert await owner.raise_to("decoding", 2) == await owner.raise_to("prefilling", 2) == "RAISED"
-    assert (await actors.sweep()).num_workers_left == 1
+    assert (await actors.sweep()).workers_removed == 1
     gone = [actors.keys.decode("d"), actors.keys.control("d"), actors.keys.role("d")]
     assert not await actors.bus.command("EXISTS", *gone)
     assert sorted(await actors.queued()) == [("decoding", 2), ("prefilling", 2)]
@@ -291,9 +291,9 @@ async def test_the_janitor_looks_again_when_a_dead_worker_held_more_than_a_page(
         await actors.bus.command("HSET", actors.keys.request(f"s{i}"), "state", "CANCELLED")
         await actors.bus.command("PEXPIRE", actors.keys.request(f"s{i}"), 60_000)
     await w.stop()
-    assert (await actors.sweep()).num_workers_left == 0
+    assert (await actors.sweep()).workers_removed == 0
     report = await actors.sweep()
-    assert (report.num_dropped, report.num_workers_left) == (0, 0)
+    assert (report.entries_dropped, report.workers_removed) == (0, 0)
     assert await actors.bus.command("XLEN", key) == 1
     assert await actors.num_pending("w") == 1
 
@@ -303,6 +303,6 @@ async def test_the_janitor_leaves_the_living_alone(actors: BusActors) -> None:
     owner, p, d = await actors.owner(), await actors.worker("p"), await actors.worker("d")
     received = await actors.decoding(owner, "a", p, d)
     report = await actors.sweep()
-    assert (report.num_cancelled, report.num_dropped, report.num_workers_left, report.num_routers_left) == (0, 0, 0, 0)
+    assert (report.requests_cancelled, report.entries_dropped, report.workers_removed, report.routers_removed) == (0, 0, 0, 0)
     assert received.job == decode_job("a")
     assert await d.step("r1", ends=[(received, part("a", 1, finish_reason="stop"))]) == ["OK"]

@@ -49,7 +49,7 @@ async def test_a_restarted_worker_has_a_new_id_and_the_old_one_is_seen_dead(acto
     assert (standing.holder, standing.holder_alive) == ("host.1", False)
     assert await after.queue.own_pending() == []
     assert await owner.raise_to("a", 2) == "RAISED"
-    assert (await actors.sweep()).num_workers_left == 1
+    assert (await actors.sweep()).workers_removed == 1
 
 
 async def test_only_ended_records_have_a_ttl(actors: BusActors) -> None:

@@ -8,8 +8,9 @@ from brigade.bus.client import Bus
 from brigade.bus.decode_stream import DecodeStream, Finish, ReceivedJob, StepFrame
 from brigade.bus.frames import FrameReader
 from brigade.bus.inspect import request_record
+from brigade.bus.janitor import JanitorReport, sweep_dead
 from brigade.bus.prefill_queue import ClaimedJob, PrefillQueue
-from brigade.bus.registry import JanitorReport, WorkerLease, sweep_dead
+from brigade.bus.registry import WorkerLease
 from brigade.bus.requests import RequestStore
 from brigade.core.kv import KVHandle
 from brigade.core.messages import DecodeJob, FramePart, Role, TokensPart, WaitingJob, WorkerStatus

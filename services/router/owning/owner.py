@@ -10,39 +10,26 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections import deque
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
 
 import structlog
 
 from brigade.bus.client import Bus
 from brigade.bus.frames import FrameReader
-from brigade.bus.inspect import request_record
-from brigade.bus.registry import list_workers, sweep_dead
+from brigade.bus.janitor import Janitor
+from brigade.bus.registry import list_workers
 from brigade.bus.requests import RequestStore
 from brigade.core.answer import AcceptedTokens, AnswerSink
 from brigade.core.config import TimingConfig
 from brigade.core.errors import BusError, Unavailable
 from brigade.core.messages import FramePart, PullFailed, TokensPart, WorkerView
 from brigade.core.request import RequestSpec, RequestState
+from services.router.owning.endings import RESEND_PAUSE_S, Ended, Endings
 from services.router.owning.owned import Owned, Phase
 
 log = structlog.get_logger()
 
 RETRY_AFTER_S = 2.0
-RESEND_PAUSE_S = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """A request that ended here: written again should Redis forget its end (rule 2e)."""
-
-    request_id: str
-    attempt: int
-    state: RequestState
-    reason: str
-    ended_s: float
 
 
 class RequestOwner:
@@ -53,13 +40,13 @@ class RequestOwner:
         self._timing = timing
         self._name = name
         self._owned: dict[str, Owned] = {}
-        self._ended: deque[Ended] = deque()
+        self._endings = Endings(bus, self._spawn)
+        self._janitor = Janitor(bus, heartbeat_ttl_s=timing.heartbeat_ttl_s, record_ttl_s=timing.record_ttl_s)
         self._workers: list[WorkerView] = []
         self._tasks: asyncio.TaskGroup | None = None
         self._is_draining = False
         self._all_ended = asyncio.Event()
         self._acted_incarnation = 0
-        self._sweep_at_s = 0.0
         self._enlist()
 
     def _enlist(self) -> None:
@@ -294,22 +281,7 @@ class RequestOwner:
 
     def _conclude(self, request: Owned, state: RequestState, reason: str) -> None:
         """End a request from our side and say so in its record, wherever it is held."""
-        ended = self._end(request, state, reason)
-        self._spawn(self._write_end(ended))
-
-    async def _write_end(self, ended: Ended) -> None:
-        while True:
-            incarnation = self._bus.incarnation
-            try:
-                await self._store.conclude(
-                    ended.request_id, attempt=ended.attempt, state=ended.state, reason=ended.reason
-                )
-            except BusError as e:
-                log.warning("conclusion_unanswered", request_id=ended.request_id, error=str(e))
-                await asyncio.sleep(RESEND_PAUSE_S)
-                continue
-            if self._bus.incarnation == incarnation:
-                return
+        self._endings.write(self._store, self._end(request, state, reason))
 
     def _fail(self, request: Owned, reason: str) -> None:
         """The record ended without us: end the client's stream with an error."""
@@ -323,34 +295,7 @@ class RequestOwner:
         self._owned.pop(request.request_id, None)
         if not self._owned and self._is_draining:
             self._all_ended.set()
-        ended = Ended(request.request_id, request.highest_attempt, state, reason, time.time())
-        self._ended.append(ended)
-        self._spawn(self._log_line(request, ended))
-        return ended
-
-    async def _log_line(self, request: Owned, ended: Ended) -> None:
-        """Write the one canonical line of a request, with its timeline."""
-        try:
-            record = await request_record(self._bus, request.request_id) or {}
-        except BusError as e:
-            record = {"record_error": str(e)}
-        stamps = {k: round(float(v), 6) for k, v in record.items() if k.startswith("t_")}
-        log.info(
-            "request",
-            request_id=request.request_id,
-            state=str(ended.state),
-            reason=ended.reason,
-            priority_class=request.spec.priority_class,
-            isl=len(request.spec.prompt_token_ids),
-            osl=len(request.accepted),
-            attempts=request.highest_attempt,
-            prefill_worker=record.get("prefiller", ""),
-            decode_worker=record.get("holder", ""),
-            t_received=round(request.spec.arrival_s, 6),
-            t_first_token=request.first_token_s and round(request.first_token_s, 6),
-            t_last_token=round(ended.ended_s, 6),
-            **stamps,
-        )
+        return self._endings.note(request, state, reason)
 
     # -- watch -----------------------------------------------------------------------------------------------------------
 
@@ -367,10 +312,9 @@ class RequestOwner:
                     continue
                 self._workers = await list_workers(self._bus)
                 await self._check_standings()
-                await self._sweep()
+                await self._janitor.sweep_if_due()
             except BusError as e:
                 log.warning("watch_unanswered", error=str(e))
-            self._forget_ended()
 
     async def _check_standings(self) -> None:
         now_s = time.time()
@@ -403,34 +347,13 @@ class RequestOwner:
     def _is_unmoved(request: Owned, attempt: int) -> bool:
         return request.phase is Phase.OPEN and request.attempt == attempt
 
-    async def _sweep(self) -> None:
-        ttl_s = self._timing.heartbeat_ttl_s
-        now_s = time.monotonic()
-        if now_s < self._sweep_at_s or not self._bus.is_settled(ttl_s):
-            return
-        self._sweep_at_s = now_s + ttl_s / 2
-        report = await sweep_dead(self._bus, record_ttl_s=self._timing.record_ttl_s)
-        if any((report.num_cancelled, report.num_dropped, report.num_workers_left, report.num_routers_left)):
-            log.info(
-                "janitor",
-                cancelled=report.num_cancelled,
-                dropped=report.num_dropped,
-                workers=report.num_workers_left,
-                routers=report.num_routers_left,
-            )
-
-    def _forget_ended(self) -> None:
-        horizon_s = time.time() - self._timing.record_ttl_s
-        while self._ended and self._ended[0].ended_s < horizon_s:
-            self._ended.popleft()
-
     # -- what Redis may do to us -----------------------------------------------------------------------------------------
 
     async def _on_forgetful_redis(self) -> None:
         """Another server answers: freeze all, read anew, start everything again, end again what had ended (rule 2)."""
         incarnation = self._bus.incarnation
         unfinished = list(self._owned.values())
-        log.warning("redis_changed", unfinished=len(unfinished), ended=len(self._ended))
+        log.warning("redis_changed", unfinished=len(unfinished))
         for request in unfinished:
             request.held.clear()
         self._frames.rewind()
@@ -444,8 +367,7 @@ class RequestOwner:
             if request.phase is Phase.OPEN:
                 self._start_raise(request, force=True, is_failure=False)
             # SUBMITTING and RAISING see the new incarnation when their script is answered
-        for ended in self._ended:
-            self._spawn(self._write_end(ended))
+        self._endings.write_all_again(self._store)
         self._acted_incarnation = incarnation
 
     async def _on_drained(self) -> None:
