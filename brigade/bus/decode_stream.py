@@ -91,6 +91,10 @@ class DecodeStream:
             received.append(ReceivedJob(entry_id=entry_id, job=job, spec=request, owner=owner.decode()))
         return received
 
+    async def pending_ids(self) -> set[str]:
+        """Return the entries that were delivered to this worker and not yet ended. Raises BusError."""
+        return {entry_id.decode() for entry_id in await self._bus.run("pending", self._worker)}
+
     async def admit(self, jobs: Sequence[ReceivedJob]) -> list[str]:
         """Record jobs whose KV is in place as DECODING. Returns per job OK, STALE (its entry is dropped) or NO_OWNER.
         Raises BusError; sending again is safe."""

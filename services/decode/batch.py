@@ -27,6 +27,14 @@ class DecodeBatch:
     def keys(self) -> list[AttemptKey]:
         return list(self._running)
 
+    def entry_ids(self) -> set[str]:
+        return {sequence.received.entry_id for sequence in self._running.values()}
+
+    @property
+    def ending_entry_ids(self) -> frozenset[str]:
+        """Entries of requests that have ended here and whose end is not recorded yet."""
+        return self._outbox.ending_entry_ids
+
     def get(self, key: AttemptKey) -> DecodeSequence | None:
         return self._running.get(key)
 
@@ -80,7 +88,10 @@ class DecodeBatch:
 
     def clear(self) -> None:
         """Give up everything. Only when no step is running."""
-        self._in_step = []
+        step, self._in_step = self._in_step, []
+        for sequence in step:
+            if sequence.is_dropped:  # its blocks were left to a step whose results nobody took
+                self._give_up(sequence)
         self.drop(self.keys())
 
     def _give_up(self, sequence: DecodeSequence) -> None:

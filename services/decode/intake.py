@@ -51,7 +51,9 @@ class Intake:
         self._revision = pool.engine.model.revision
         self._waiting: deque[DecodeSequence] = deque()
         self._arriving: list[DecodeSequence] = []  # they have their blocks; dropped ones until their copy has ended
+        self._letting_go: set[str] = set()  # entries whose deletion has not been answered
         self._is_in_doubt = True
+        self._is_look_due = False
         self._incarnation = bus.incarnation
 
     # -- what there is ---------------------------------------------------------------------------------------------------
@@ -71,6 +73,10 @@ class Intake:
     def doubt(self) -> None:
         """An answer was lost: before the next job is read, look at what was delivered before (rule 4)."""
         self._is_in_doubt = True
+
+    def look(self) -> None:
+        """Now and then: a read that was given up may have been executed after the last look (rule 4)."""
+        self._is_look_due = True
 
     def drop(self, keys: Collection[AttemptKey]) -> None:
         """Forget attempts that have ended, wherever they are here, and their entries."""
@@ -101,15 +107,35 @@ class Intake:
             seen = self._bell.num_rings
             try:
                 incarnation = self._bus.incarnation
-                if self._is_in_doubt or incarnation != self._incarnation:
+                if self._is_in_doubt or incarnation != self._incarnation or await self._has_unknown():
                     self._is_in_doubt = False
-                    self._take_up(await self._stream.read(new=False))
+                    await self._take_up_pending()
                     self._incarnation = incarnation
                 self._take_up(await self._stream.read(new=True))
             except BusError as error:
                 structlog.get_logger().warning("decode_stream_not_read", error=str(error))
                 self._is_in_doubt = True
                 await self._bell.wait(after=seen)  # rung by the next heartbeat, answered or not
+
+    async def _has_unknown(self) -> bool:
+        """Whether a look is due and something is pending for this worker that it does not know."""
+        if not self._is_look_due:
+            return False
+        known = self._entry_ids()
+        pending = await self._stream.pending_ids()
+        self._is_look_due = False
+        return bool(pending - known - self._entry_ids())
+
+    async def _take_up_pending(self) -> None:
+        known = self._entry_ids()
+        jobs = await self._stream.read(new=False)
+        known |= self._entry_ids()  # what has ended meanwhile may still be in the answer
+        self._take_up([received for received in jobs if received.entry_id not in known])
+
+    def _entry_ids(self) -> set[str]:
+        """All entries that something here will end."""
+        held = {sequence.received.entry_id for sequence in (*self._waiting, *self._arriving)}
+        return held | self._batch.entry_ids() | self._batch.ending_entry_ids | self._letting_go
 
     def _take_up(self, jobs: list[ReceivedJob]) -> None:
         for received in jobs:
@@ -218,14 +244,18 @@ class Intake:
     async def _let_go(self, sequence: DecodeSequence, reason: str) -> None:
         """Tell the owner that this attempt cannot be decoded here: it starts the next one (rule 10)."""
         received = sequence.received
+        self._letting_go.add(received.entry_id)
         answer = await until_answered(self._stream.let_go, received.job, received.entry_id, reason)
+        self._letting_go.discard(received.entry_id)
         request_id, attempt = sequence.key
         structlog.get_logger().warning(
             "decode_let_go", request_id=request_id, attempt=attempt, reason=reason, answer=answer
         )
 
     async def _drop_entry(self, entry_id: str) -> None:
+        self._letting_go.add(entry_id)
         await until_answered(self._stream.drop, entry_id)
+        self._letting_go.discard(entry_id)
 
     def _give_up(self, sequence: DecodeSequence) -> None:
         self._arriving.remove(sequence)

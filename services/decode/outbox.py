@@ -52,6 +52,12 @@ class Outbox:
         self._unsent: dict[AttemptKey, _Unsent] = {}
         self._num_tokens = 0
         self._num_sending = 0
+        self._ending: set[str] = set()
+
+    @property
+    def ending_entry_ids(self) -> frozenset[str]:
+        """Decode entries of requests that have ended here and whose end is not recorded yet."""
+        return frozenset(self._ending)
 
     @property
     def is_full(self) -> bool:
@@ -69,6 +75,8 @@ class Outbox:
             unsent = self._unsent[sequence.key] = _Unsent(sequence=sequence, offset=offset)
         unsent.tokens.append(sampled)
         unsent.finish_reason = finish_reason
+        if finish_reason is not None:
+            self._ending.add(sequence.received.entry_id)
         self._num_tokens += 1
 
     def flush(self) -> None:
@@ -86,6 +94,7 @@ class Outbox:
             frames = self._take()
             answers = await until_answered(self._stream.publish, frames, timeout_s=PUBLISH_TIMEOUT_S)
             was_full, self._num_sending = self.is_full, 0
+            self._ending.difference_update(finish.entry_id for frame in frames.values() for finish in frame.finishes)
             self._log(frames, answers)
             if answers:
                 self._bell.ring()

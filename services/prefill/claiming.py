@@ -129,8 +129,10 @@ class Claiming:
             return False
         self._is_claiming = True
         try:
+            known = self._known_keys()
             claimed = await self._queue.claim(choice.chosen)
-            await self._take(claimed)
+            known |= self._known_keys()  # Redis may have forgotten that these were claimed before
+            await self._take([job for job in claimed if job.waiting.job.key not in known])
         finally:
             self._is_claiming = False
         structlog.get_logger().debug(
@@ -149,10 +151,7 @@ class Claiming:
             known = self._known_keys()
             ours = await self._queue.own_pending()
             known |= self._known_keys()  # what is handed over meanwhile may still be in the answer
-            unknown = [claimed for claimed in ours if claimed.waiting.job.key not in known]
-            for claimed in unknown:  # a loan left of it was handed over, which Redis forgot: it is computed again
-                self._pool.end_loan(claimed.waiting.job.key)
-            await self._take(unknown)
+            await self._take([claimed for claimed in ours if claimed.waiting.job.key not in known])
         except BusError:
             self._is_in_doubt = True
             raise
@@ -165,6 +164,8 @@ class Claiming:
 
     async def _take(self, claimed: list[ClaimedJob]) -> None:
         for job in claimed:
+            # a loan left of it was handed over, which Redis forgot: it is computed again
+            self._pool.end_loan(job.waiting.job.key)
             why_never = self._batch.why_never(job)
             if why_never is None:
                 self._batch.add(job)

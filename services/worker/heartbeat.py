@@ -51,6 +51,7 @@ class Heartbeat:
         self._timing = timing
         self._bell = bell
         self._started_s = time.time()
+        self._look_at_s = 0.0
         self.drained = asyncio.Event()
         self._hurried = asyncio.Event()
 
@@ -124,7 +125,16 @@ class Heartbeat:
             await self.register()
         else:
             self._act(reply)
+            self._look_now_and_then()
             await self._prefill.targets.refresh()
+
+    def _look_now_and_then(self) -> None:
+        """A script that its sender gave up may be executed later, and no error tells of it (rule 4)."""
+        now_s = time.monotonic()
+        if now_s >= self._look_at_s:
+            self._look_at_s = now_s + self._timing.heartbeat_ttl_s
+            self._prefill.claiming.doubt()
+            self._decode.intake.look()
 
     def _act(self, reply: HeartbeatReply) -> None:
         """Drop what has ended and end loans by their records (rules 11, 16)."""

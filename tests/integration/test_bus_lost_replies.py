@@ -132,6 +132,12 @@ async def _conclude(s: Scene) -> Act:
     return lambda: s.owner.store.conclude("a", attempt=1, state=RequestState.FAILED, reason="x")
 
 
+@case("pending")
+async def _pending(s: Scene) -> Act:
+    await s.actors.decoding(s.owner, "a", s.p, s.d)
+    return s.d.decode.pending_ids
+
+
 @case("holders")
 async def _holders(s: Scene) -> Act:
     await s.owner.submit("a")
