@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import brigade
@@ -20,7 +20,9 @@ from brigade.core.config import (
 from brigade.core.errors import ConfigError
 from brigade.core.messages import Role
 from brigade.core.settings import Sources, env_of, flag_of, settings_of
+from brigade.engine.emulated_folder import emulated_model_info
 from brigade.engine.folder import open_folder
+from brigade.policies.profile import load_profile
 from brigade.runtime.child import ChildSpec
 
 _SHARED = (InstallationConfig, TimingConfig)
@@ -55,22 +57,43 @@ class Plan:
         return tuple((f"{role.value}-{index}", role) for role, count in counts.items() for index in range(count))
 
     @property
+    def emulated_hosts(self) -> dict[str, tuple[str, ...]]:
+        """Processes of emulated workers: their names and their workers', dealt out so that each has its share of each role."""
+        names = [name for name, _ in self.workers]
+        num_spare_cores = max(1, len(os.sched_getaffinity(0)) - 1)
+        per_process = self.up.workers_per_process or -(-len(names) // num_spare_cores)
+        num_hosts = -(-len(names) // per_process)
+        return {f"emulated-{index}": tuple(names[index::num_hosts]) for index in range(num_hosts)}
+
+    @property
     def drain_phases(self) -> tuple[tuple[str, ...], ...]:
         """The router finishes its requests while the workers still serve it; then the workers leave."""
-        return ("router",), (*(name for name, _ in self.workers), "balancer")
+        processes = [name for name, _ in self.workers] if self.worker.emulate is None else self.emulated_hosts
+        return ("router",), (*processes, "balancer")
 
     def services(self, redis_url: str) -> Iterator[ChildSpec]:
         """Yield all service processes of the installation, on the Redis at `redis_url`."""
         one_thread = {"OMP_NUM_THREADS": "1"}
         yield self._service("router", "services.router", (RouterServiceConfig,), redis_url, {}, one_thread)
+        yield from self._workers(redis_url) if self.worker.emulate is None else self._emulated_workers(redis_url)
+        own = {"health_port": "0"}
+        yield self._service("balancer", "services.balancer", (BalancerConfig,), redis_url, own, one_thread)
+
+    def _emulated_workers(self, redis_url: str) -> Iterator[ChildSpec]:
+        for name, workers in self.emulated_hosts.items():
+            own = {"health_port": "0", "num_threads": "1"}
+            spec = self._service(
+                name, "services.worker.emulated", (WorkerConfig,), redis_url, own, {"OMP_NUM_THREADS": "1"}
+            )
+            yield replace(spec, argv=(*spec.argv, "--workers", ",".join(workers)))
+
+    def _workers(self, redis_url: str) -> Iterator[ChildSpec]:
         for name, role in self.workers:
             threads = str(self.threads_per_worker)
             own = {"worker_name": name, "num_threads": threads, "health_port": "0"}
             if role is Role.MIXED:
                 own["role"] = role.value
             yield self._service(name, _MODULES[role], (WorkerConfig,), redis_url, own, {"OMP_NUM_THREADS": threads})
-        own = {"health_port": "0"}
-        yield self._service("balancer", "services.balancer", (BalancerConfig,), redis_url, own, one_thread)
 
     def _service(
         self,
@@ -114,7 +137,10 @@ def make_plan(sources: Sources) -> Plan:
     sources.load(BalancerConfig)
     if plan.router.port == 0:
         raise ConfigError("--port: brigade up needs a port above 0, for clients to know it")
-    open_folder(plan.worker.model)
+    if plan.worker.emulate is None:
+        open_folder(plan.worker.model)
+    else:
+        emulated_model_info(plan.worker.model, load_profile(plan.worker.emulate).name)
     return plan
 
 
@@ -127,14 +153,15 @@ def _model_of(sources: Sources) -> str:
         asked.append(sources.load(RouterServiceConfig).model)
     if len(set(asked)) > 1:
         raise ConfigError(f"[worker] and [router] name two models: {' and '.join(asked)}")
-    return asked[0] if asked else str(bundled_model())
+    name = "emulated" if sources.gives(WorkerConfig, "emulate") else "demo"
+    return asked[0] if asked else str(bundled_model(name))
 
 
-def bundled_model() -> Path:
-    """Return the folder of the demo model: in the source tree, or where the package was installed."""
-    in_source = Path(brigade.__file__).parent.parent / "models" / "demo"
-    installed = Path(sys.prefix) / "share" / "brigade" / "models" / "demo"
+def bundled_model(name: str) -> Path:
+    """Return the folder of a bundled model: in the source tree, or where the package was installed."""
+    in_source = Path(brigade.__file__).parent.parent / "models" / name
+    installed = Path(sys.prefix) / "share" / "brigade" / "models" / name
     for folder in (in_source, installed):
         if folder.is_dir():
             return folder
-    raise ConfigError("the bundled demo model is not installed; give --model a model folder")
+    raise ConfigError(f"the bundled {name} model is not installed; give --model a model folder")

@@ -52,6 +52,8 @@ def greeting(plan: Plan) -> str:
     key = ' -H "Authorization: Bearer $BRIGADE_API_KEY"' if router.api_key else ""
     counts = {"prefill": up.num_prefill, "decode": up.num_decode, "mixed": up.num_mixed}
     workers = ", ".join(f"{count} {role}" for role, count in counts.items() if count)
+    if plan.worker.emulate is not None:
+        workers += f"; emulating {plan.worker.emulate}, {plan.worker.time_scale:g} times slower"
     return "\n".join(
         [
             f"brigade: ready at {base_url(router)} (model {name}; workers: {workers})",

@@ -90,6 +90,10 @@ class WorkerConfig:
     model: str = setting("local Hugging Face model folder")
     dtype: Dtype = setting("type of weights, activations and KV; auto is what the model's config.json says", "auto")
     device: str = setting("auto, cpu, cuda or cuda:N", "auto")
+    emulate: str | None = setting(
+        "profile to pretend to be, such as h100/llama-3.1-8b/tp1; no weights are loaded", None
+    )
+    time_scale: float = setting("an emulated step lasts so many times as long as its profile says", 1.0)
     role: Role = setting("role at start; the balancer may change it", Role.MIXED)
     worker_name: str | None = setting("stable name of this worker; drawn at random when not given", None)
     block_size_tokens: int = setting("token slots of one KV block", 16)
@@ -113,6 +117,9 @@ class WorkerConfig:
             _check(self, NAME_PATTERN.fullmatch(self.worker_name) is not None, "worker_name", rule)
         _check_positive(self, "block_size_tokens", "kv_memory_mb", "num_threads", "max_batch_tokens", "max_num_seqs")
         _check(self, self.num_blocks >= 0, "num_blocks", "must not be negative")
+        _check_positive(self, "time_scale")
+        if self.emulate is None:
+            _check(self, self.time_scale == 1, "time_scale", "must be 1 without --emulate")
         _check_port(self, "health_port")
 
 
@@ -166,10 +173,11 @@ class UpConfig:
     decode: int | None = setting("decode workers; 1 when not given, 0 beside --mixed", None)
     mixed: int = setting("workers that do both", 0)
     threads_per_worker: int = setting("CPU threads of each worker; 0 divides the cores among them", 0)
+    workers_per_process: int = setting("emulated workers in one process; 0 leaves one core to router and Redis", 0)
     verbose: bool = setting("show what the services log at level info", False)
 
     def __post_init__(self) -> None:
-        for name in ("prefill", "decode", "mixed", "threads_per_worker"):
+        for name in ("prefill", "decode", "mixed", "threads_per_worker", "workers_per_process"):
             count = getattr(self, name)
             _check(self, count is None or count >= 0, name, "must not be negative")
         if self.num_mixed == 0 and (self.num_prefill == 0 or self.num_decode == 0):

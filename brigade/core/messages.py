@@ -142,6 +142,10 @@ class WorkerStatus:
 
     Blocks: `num_free_blocks` counts evictable cached ones too; `num_lent_blocks` wait for their reader;
     `num_reserved_blocks` are promised to admitted requests and not yet used. Token counts are of requests held now.
+
+    `emulates` is the profile that an emulated worker pretends to be, at `time_scale` times its durations; `median_step_s` is
+    the wall time that its last steps should take. `total_lag_s` sums how late the process's event loop was in
+    `num_lag_looks` looks since its start.
     """
 
     worker_id: str
@@ -162,6 +166,11 @@ class WorkerStatus:
     max_model_len_tokens: int = 0
     started_s: float = 0.0
     sent_s: float = 0.0
+    emulates: str = ""
+    time_scale: float = 1.0
+    median_step_s: float = 0.0
+    num_lag_looks: int = 0
+    total_lag_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,6 +35,7 @@ class KVPool:
         layout: str,
         engine_thread: Executor,
         copy_thread: Executor,
+        open_transport: Callable[[str], KVTransport] = open_transport,
     ) -> None:
         """`arena` is the engine's own memory, or that of `staging` where the engine's is on a device."""
         self.engine = engine
@@ -50,6 +51,7 @@ class KVPool:
         raise_generation = arena.raise_generation if staging is None else None
         self.ledger = BlockLedger(engine.num_blocks, engine.block_size_tokens, raise_generation)
         self._promises: dict[AttemptKey, Reservation] = {}
+        self._open_transport = open_transport
         self._transports: dict[str, KVTransport] = {}
 
     # -- blocks of sequences ---------------------------------------------------------------------------------------------
@@ -164,7 +166,7 @@ class KVPool:
         )
         transport = self._transports.get(handle.transport)
         if transport is None:
-            transport = self._transports[handle.transport] = open_transport(handle.transport)
+            transport = self._transports[handle.transport] = self._open_transport(handle.transport)
         loop = asyncio.get_running_loop()
         if self._staging is None:
             into = [(index, self._arena.block(block)) for index, block in wanted]

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from brigade.bus.client import Bus
 from brigade.core.config import InstallationConfig, RouterServiceConfig, TimingConfig
+from brigade.runtime.lag import LagMetrics, watch_lag
 from brigade.runtime.service import Stop
 from services.router.admin_views import RedisAdmin
 from services.router.app import build_app, build_runner
@@ -56,10 +57,12 @@ async def serve(
         await runner.setup()
         await web.TCPSite(runner, config.host, config.port, reuse_address=True).start()
         log.info("listens", host=config.host, port=config.port, model=model.name, router_id=owner.router_id)
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(owner.run(stop.draining))
-            await stop.draining.wait()
-            await runner.cleanup()
+        with watch_lag() as lag:
+            metrics.registry.register(LagMetrics(lag))
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(owner.run(stop.draining))
+                await stop.draining.wait()
+                await runner.cleanup()
     finally:
         await runner.cleanup()
         await bus.close()

@@ -45,6 +45,7 @@ class Heartbeat:
         self._roles = roles
         self._prefill = prefill
         self._decode = decode
+        self._machine = machine
         self._pool = machine.pool
         self._worker_id = worker_id
         self._max_num_seqs = max_num_seqs
@@ -93,6 +94,7 @@ class Heartbeat:
     def status(self) -> WorkerStatus:
         counts = self._pool.ledger.counts()
         model = self._pool.engine.model
+        emulation, lag = self._machine.emulation, self._machine.lag
         return WorkerStatus(
             worker_id=self._worker_id,
             host=socket.gethostname(),
@@ -112,6 +114,11 @@ class Heartbeat:
             max_model_len_tokens=model.max_model_len_tokens,
             started_s=self._started_s,
             sent_s=time.time(),
+            emulates="" if emulation is None else emulation.profile,
+            time_scale=1.0 if emulation is None else emulation.time_scale,
+            median_step_s=0.0 if emulation is None else emulation.pace.median_s(),
+            num_lag_looks=0 if lag is None else lag.num_looks,
+            total_lag_s=0.0 if lag is None else lag.total_s,
         )
 
     async def _beat(self) -> None:

@@ -103,6 +103,7 @@ class Life:
             self.prefill.batch,
             max_batch_tokens=config.max_batch_tokens,
             bell=self._step_bell,
+            on_idle=machine.on_idle,
         )
 
     @property

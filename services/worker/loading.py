@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,14 @@ import structlog
 from brigade.core.config import WorkerConfig
 from brigade.core.errors import ConfigError
 from brigade.core.step import ModelInfo
+from brigade.engine.emulated_folder import emulated_model_info
+from brigade.engine.emulated_gpu import BLOCK, EMULATED_GPU_LAYOUT, EmulatedGpu
+from brigade.engine.pace import Pace
+from brigade.kv import KVTransport, open_transport
 from brigade.kv.arena import Arena, sweep
-from services.worker.machine import Machine, make_machine, new_threads
+from brigade.kv.paced import PacedTransport
+from brigade.policies.profile import load_profile
+from services.worker.machine import Emulation, Machine, make_machine, new_threads
 
 if TYPE_CHECKING:
     from brigade.engine.engine import TorchEngine
@@ -37,6 +44,8 @@ async def load_machine(config: WorkerConfig, *, installation: str, worker_id: st
 
 
 def _load(config: WorkerConfig, installation: str, worker_id: str, threads: tuple[Executor, Executor]) -> Machine:
+    if config.emulate is not None:
+        return _load_emulated(config, config.emulate, installation, worker_id, threads)
     from brigade.engine.load import block_bytes, model_info, resolve_device
 
     info = model_info(config.model, config.dtype)
@@ -51,6 +60,49 @@ def _load(config: WorkerConfig, installation: str, worker_id: str, threads: tupl
     try:
         engine = _load_engine(config, device, num_blocks, None if is_staging else arena.data)
         return make_machine(engine, arena=arena, is_staging=is_staging, layout=LAYOUT, threads=threads)
+    except BaseException:
+        arena.close()
+        raise
+
+
+def _load_emulated(
+    config: WorkerConfig, profile: str, installation: str, worker_id: str, threads: tuple[Executor, Executor]
+) -> Machine:
+    """Make a worker that pretends to be a profile: its times, its KV capacity, no weights and no torch."""
+    costs = load_profile(profile)
+    num_blocks = config.num_blocks or costs.kv_capacity_tokens // config.block_size_tokens
+    if num_blocks < 1:
+        raise ConfigError(f"--emulate {profile} has room for {costs.kv_capacity_tokens} tokens, less than one KV block")
+    emulation = Emulation(profile=costs.name, time_scale=config.time_scale, pace=Pace(config.time_scale))
+    transfers = Pace(config.time_scale)
+    arena = _make_arena(config, installation, worker_id, num_blocks, BLOCK.size)
+    try:
+        engine = EmulatedGpu(
+            model=emulated_model_info(config.model, costs.name),
+            costs=costs,
+            pace=emulation.pace,
+            pool=arena.data,
+            num_blocks=num_blocks,
+            block_size_tokens=config.block_size_tokens,
+            host_step_ns=costs.host_step_ns,
+        )
+
+        def open_paced(name: str) -> KVTransport:
+            return PacedTransport(
+                open_transport(name),
+                now_ns=time.monotonic_ns,
+                wait=lambda begun_ns, num_tokens: transfers.wait(begun_ns, costs.kv_transfer_ns(num_tokens)),
+            )
+
+        return make_machine(
+            engine,
+            arena=arena,
+            is_staging=False,
+            layout=EMULATED_GPU_LAYOUT,
+            threads=threads,
+            emulation=emulation,
+            open_transport=open_paced,
+        )
     except BaseException:
         arena.close()
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import Executor
 
 from brigade.core.step import Engine
@@ -23,13 +24,16 @@ class StepLoop:
         *,
         max_batch_tokens: int,
         bell: Bell,
+        on_idle: Callable[[], object] = lambda: None,
     ) -> None:
+        """`on_idle` is told when there is nothing to compute."""
         self._engine = engine
         self._engine_thread = engine_thread
         self._decode = decode
         self._prefill = prefill
         self._max_batch_tokens = max_batch_tokens
         self._bell = bell
+        self._on_idle = on_idle
         self.num_steps = 0
 
     async def run(self) -> None:
@@ -40,6 +44,7 @@ class StepLoop:
             decodes = self._decode.collect()
             prefills = self._prefill.collect(self._max_batch_tokens - len(decodes))
             if not decodes and not prefills:
+                self._on_idle()
                 await self._bell.wait(after=seen)
                 continue
             results = await loop.run_in_executor(self._engine_thread, self._engine.step, decodes + prefills)
