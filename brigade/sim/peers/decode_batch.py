@@ -7,15 +7,13 @@ so a run up to the next finish, the next event or the edge of the budget costs o
 
 from __future__ import annotations
 
-from collections import deque
 from heapq import heapify, heappop, heappush
 from math import ceil, sqrt
 
 from brigade.core.errors import ConfigError
 from brigade.sim.peers.a100_fit import HOST_STEP_MS, HOST_TOKEN_MS, A100Fit, host_ms
+from brigade.sim.peers.decode_walk import STEP_BUDGET_TOKENS, Walk
 from brigade.sim.peers.workload import PeerWorkload
-
-STEP_BUDGET_TOKENS = 50_000
 
 
 class DecodeBatch:
@@ -37,29 +35,24 @@ class DecodeBatch:
         self._finishes: list[tuple[int, int]] = []
         self._finish_step: dict[int, int] = {}
         self._reversed_queue: list[int] = []
-        # While steps are walked: the queue, those of the last step, which join its tail, and the tokens of each.
-        self._walked: deque[int] | None = None
-        self._returning: list[int] = []
-        self._contexts: dict[int, int] = {}
-        self._left: dict[int, int] = {}
+        self._walk: Walk | None = None
 
     def join_ahead(self, requests: list[int]) -> None:
         """Put requests in the queue before those of the last step, which return behind what came while it ran."""
-        if self._walked is None:
+        self._count_in(requests)
+        if self._walk is None:
             self._reversed_queue.extend(reversed(requests))
         else:
-            self._walked.extend(requests)
-        self._count_in(requests)
+            self._walk.append(requests, [self._output_tokens[request] for request in requests])
 
     def join_behind(self, requests: list[int]) -> None:
         """Put requests in the queue behind all others."""
-        if self._walked is None:
-            self._reversed_queue = [*reversed(requests), *self._reversed_queue]
-        else:
-            self._walked.extend(self._returning)
-            self._walked.extend(requests)
-            self._returning = []
+        if self._walk is not None:
+            self._walk.return_to_tail()
+            self.join_ahead(requests)
+            return
         self._count_in(requests)
+        self._reversed_queue = [*reversed(requests), *self._reversed_queue]
 
     def _count_in(self, requests: list[int]) -> None:
         for request in requests:
@@ -67,13 +60,10 @@ class DecodeBatch:
             if context + output_tokens > STEP_BUDGET_TOKENS:
                 raise ConfigError(f"request {request} grows beyond the {STEP_BUDGET_TOKENS} tokens of a decode step")
             self.num_context_tokens += context
-            if self._walked is None:
+            if self._walk is None:
                 finish = self._step + output_tokens
                 self._finish_step[request] = finish
                 heappush(self._finishes, (finish, request))
-            else:
-                self._contexts[request] = context
-                self._left[request] = output_tokens
         self.size += len(requests)
 
     def advance(self, now_ms: float, until_ms: float) -> float:
@@ -83,8 +73,8 @@ class DecodeBatch:
             if context + size > STEP_BUDGET_TOKENS or size > self._fit.capacity_tokens:
                 now_ms = self._step_over_budget(now_ms)
                 continue
-            if self._walked is not None:
-                self._stop_walking(self._walked)
+            if self._walk is not None:
+                self._stop_walking(self._walk)
             self.num_left_over = 0
             line = self._lines.get(size)
             if line is None:
@@ -121,59 +111,34 @@ class DecodeBatch:
 
     def _step_over_budget(self, now_ms: float) -> float:
         """Run one step of the head of the queue only, and return its end."""
-        queue = self._walked
-        if queue is None:
-            queue = self._start_walking()
-        queue.extend(self._returning)
-        contexts, left = self._contexts, self._left
-        room = STEP_BUDGET_TOKENS
-        taken = []
-        for _ in range(min(len(queue), self._fit.capacity_tokens)):
-            need = contexts[queue[0]] + 1
-            if need > room:
-                break
-            room -= need
-            taken.append(queue.popleft())
-        self.num_left_over = len(queue)
-        batch = len(taken)
+        walk = self._walk
+        if walk is None:
+            walk = self._walk = self._start_walking()
+        batch, num_tokens, finished = walk.step(self._fit.capacity_tokens)
         base, slope = self._fit.decode_line(batch)
-        num_tokens = STEP_BUDGET_TOKENS - room - batch
         now_ms += base + slope * num_tokens + host_ms(num_tokens)
-        survivors = []
-        for request in taken:
-            left[request] -= 1
-            if left[request]:
-                contexts[request] += 1
-                survivors.append(request)
-            else:
-                self._finished_ms[request] = now_ms
-                self.num_context_tokens -= contexts.pop(request)
-                del left[request]
-        self.num_context_tokens += len(survivors)
-        self.size -= batch - len(survivors)
-        self._returning = survivors
+        self.num_left_over = self.size - batch
+        self.num_context_tokens += batch
+        self.size -= len(finished)
+        for request in finished:
+            self._finished_ms[request] = now_ms
+            self.num_context_tokens -= self._input_tokens[request] + self._output_tokens[request]
         return now_ms
 
-    def _start_walking(self) -> deque[int]:
-        """Turn from finish steps to tokens left per request, for steps that do not take all."""
-        finish_step = self._finish_step
-        queue = deque(request for request in reversed(self._reversed_queue) if request in finish_step)
-        for request in queue:
-            self._left[request] = finish_step[request] - self._step
-            self._contexts[request] = self._input_tokens[request] + self._output_tokens[request] - self._left[request]
+    def _start_walking(self) -> Walk:
+        finish_step, step = self._finish_step, self._step
+        queue = [request for request in reversed(self._reversed_queue) if request in finish_step]
+        walk = Walk(self._input_tokens, self._output_tokens)
+        walk.append(queue, [finish_step[request] - step for request in queue])
         self._finishes.clear()
         finish_step.clear()
         self._reversed_queue.clear()
-        self._walked = queue
-        return queue
+        return walk
 
-    def _stop_walking(self, queue: deque[int]) -> None:
-        queue.extend(self._returning)
-        self._finish_step = {request: self._step + self._left[request] for request in queue}
+    def _stop_walking(self, walk: Walk) -> None:
+        queue = walk.queue()
+        self._finish_step = {request: self._step + num_left for request, num_left in queue}
         self._finishes = [(finish, request) for request, finish in self._finish_step.items()]
         heapify(self._finishes)
-        self._reversed_queue = list(reversed(queue))
-        self._walked = None
-        self._returning = []
-        self._contexts.clear()
-        self._left.clear()
+        self._reversed_queue = [request for request, _ in reversed(queue)]
+        self._walk = None

@@ -12,7 +12,7 @@ from math import inf
 
 from brigade.core.errors import ConfigError
 from brigade.sim.peers.a100_fit import A100Fit, host_ms
-from brigade.sim.peers.decode_batch import STEP_BUDGET_TOKENS
+from brigade.sim.peers.decode_walk import STEP_BUDGET_TOKENS
 from brigade.sim.peers.workload import PeerWorkload
 
 
