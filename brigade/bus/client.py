@@ -37,6 +37,8 @@ T = TypeVar("T")
 Argument = bytes | str | int | float
 
 _BACKOFF_FIRST_S, _BACKOFF_MAX_S = 0.02, 0.5
+_STALL_S = 1.0
+"""An answer that is later than this beyond its own wait is a break: the heartbeats of others may have ended meanwhile."""
 _NOT_NOW = (RedisConnectionError, RedisTimeoutError, ReadOnlyError, TryAgainError, ClusterDownError, OSError)
 """No answer, or that of a server that is starting or failing over (LOADING is a connection error, MASTERDOWN one of
 cluster down): the same to us. By class, since the client library takes the code off the message."""
@@ -155,6 +157,7 @@ class Bus:
 
     async def once(self, *args: Argument, timeout_s: float) -> Any:
         """Run one command without sending it again. Raises BusError when there is no answer in time."""
+        sent_s = time.monotonic()
         try:
             async with asyncio.timeout(timeout_s):
                 answer = await self._redis.execute_command(*args)
@@ -163,7 +166,7 @@ class Bus:
             raise BusError(f"{args[0]!s}: Redis does not answer: {e}") from e
         except RedisError as e:
             raise BusError(f"{args[0]!s}: {e}") from e
-        self._answered()
+        self._answered(sent_s + max(0.0, timeout_s - self._call_timeout_s))
         return answer
 
     async def read(
@@ -215,6 +218,7 @@ class Bus:
         try:
             async with asyncio.timeout(deadline_s):
                 while True:
+                    sent_s = time.monotonic()
                     try:
                         answer = await call()
                     except _NOT_NOW as e:
@@ -222,7 +226,7 @@ class Bus:
                     except RedisError as e:
                         raise BusError(f"{what}: {e}") from e
                     else:
-                        self._answered()
+                        self._answered(sent_s)
                         return answer
                     self._lost()
                     await asyncio.sleep(backoff_s)
@@ -231,9 +235,10 @@ class Bus:
             self._lost()
             raise BusError(f"{what}: Redis did not answer within {deadline_s:g} s ({last or 'no reply'})") from last
 
-    def _answered(self) -> None:
-        if self.settled_since_s == float("inf"):
-            self.settled_since_s = time.monotonic()
+    def _answered(self, expected_s: float) -> None:
+        now_s = time.monotonic()
+        if self.settled_since_s == float("inf") or now_s - expected_s > _STALL_S:
+            self.settled_since_s = now_s
 
     def _lost(self) -> None:
         self.settled_since_s = float("inf")

@@ -368,7 +368,7 @@ async def test_an_owner_taken_for_dead_ends_its_streams_and_returns(bus: Bus, wo
         before = owner.router_id
         # as a janitor elsewhere does it, at once
         await bus.command("DEL", bus.keys.router(before))
-        await bus.run("janitor", 60000, *bus.keys.streams)
+        await bus.run("janitor", 60000, -1, *bus.keys.streams)
         await wait_until(lambda: answer.error)
         await wait_until(lambda: owner.router_id != before and owner.is_ready() is None)
         answer = Answer()

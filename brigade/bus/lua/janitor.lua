@@ -1,10 +1,17 @@
 -- Cleans up after processes without a heartbeat; any router or balancer runs it (rules 13, 14). It gives nothing back: only an
--- owner starts anew. ARGV: TTL in ms for cancelled records, then the queue streams.
--- Answers {requests cancelled, entries dropped, workers left, routers left}.
-local ttl_ms = ARGV[1]
+-- owner starts anew. ARGV: TTL in ms for cancelled records, number of suspects (-1: whoever is absent), suspects, then the
+-- queue streams. Answers {requests cancelled, entries dropped, workers left, routers left, all ids that were absent}.
+local ttl_ms, num_suspects = ARGV[1], tonumber(ARGV[2])
+local suspects, absent = {}, {}
+for i = 3, 2 + num_suspects do suspects[ARGV[i]] = true end
+local first_stream = 3 + math.max(0, num_suspects)
+local function may_sweep(id)
+  absent[#absent + 1] = id
+  return num_suspects < 0 or suspects[id]
+end
 local cancelled, dropped, workers_left, routers_left = 0, 0, 0, 0
 for _, router in ipairs(redis.call('SMEMBERS', P .. 'routers')) do
-  if not router_alive(router) then
+  if not router_alive(router) and may_sweep(router) then
     for _, id in ipairs(redis.call('SMEMBERS', P .. 'owned:' .. router)) do
       local r = record(id)
       if r.live then
@@ -25,9 +32,9 @@ local function fields(e)
   return f
 end
 for _, w in ipairs(redis.call('SMEMBERS', P .. 'workers')) do
-  if not worker_alive(w) then
+  if not worker_alive(w) and may_sweep(w) then
     local left = 0
-    for i = 2, #ARGV do
+    for i = first_stream, #ARGV do
       local key = P .. ARGV[i]
       local pending = redis.call('EXISTS', key) == 1 and redis.pcall('XPENDING', key, 'prefill', '-', '+', 1000, w) or {}
       if pending.err then pending = {} end
@@ -58,7 +65,7 @@ for _, w in ipairs(redis.call('SMEMBERS', P .. 'workers')) do
     end
     if left == 0 then
       redis.call('DEL', P .. 'decode:' .. w, P .. 'control:' .. w, P .. 'role:' .. w)
-      for i = 2, #ARGV do
+      for i = first_stream, #ARGV do
         if redis.call('EXISTS', P .. ARGV[i]) == 1 then redis.pcall('XGROUP', 'DELCONSUMER', P .. ARGV[i], 'prefill', w) end
       end
       redis.call('SREM', P .. 'workers', w)
@@ -66,4 +73,4 @@ for _, w in ipairs(redis.call('SMEMBERS', P .. 'workers')) do
     end
   end
 end
-return { cancelled, dropped, workers_left, routers_left }
+return { cancelled, dropped, workers_left, routers_left, absent }

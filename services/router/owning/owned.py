@@ -39,6 +39,7 @@ class Owned:
 
     `attempt` is the one whose frames count; `highest_attempt` the highest ever used, which only grows (rule 2).
     `finished_by_entry` is the newest frame when its record was first seen FINISHED: past it, no frame of it can come.
+    `refused_attempt` is one that a worker gave up before we knew that it stands: it is raised as soon as it counts.
     `num_failures` counts attempts lost to a failure, not those that a forgetful Redis cost.
     """
 
@@ -48,6 +49,7 @@ class Owned:
     attempt: int = 1
     highest_attempt: int = 1
     num_failures: int = 0
+    refused_attempt: int = 0
     accepted: list[int] = field(default_factory=list)
     held: list[TokensPart] = field(default_factory=list)
     gap_since_s: float | None = None

@@ -166,9 +166,9 @@ class RequestOwner:
         if request is None:
             return
         if isinstance(part, PullFailed):
-            if request.phase is Phase.OPEN and part.attempt == request.attempt:
-                log.info("attempt_lost", request_id=request.request_id, attempt=part.attempt, reason=part.reason)
-                self._start_raise(request)
+            log.info("attempt_lost", request_id=request.request_id, attempt=part.attempt, reason=part.reason)
+            request.refused_attempt = max(request.refused_attempt, part.attempt)
+            self._raise_if_refused(request)
         elif request.phase is Phase.OPEN:
             self._apply(request, part)
         else:
@@ -193,6 +193,16 @@ class RequestOwner:
             elif request.phase is not Phase.ENDED:
                 request.hold(part)
 
+    def _open(self, request: Owned) -> None:
+        """From here on frames of the present attempt count, those that are held first."""
+        request.phase = Phase.OPEN
+        self._apply_held(request)
+        self._raise_if_refused(request)
+
+    def _raise_if_refused(self, request: Owned) -> None:
+        if request.phase is Phase.OPEN and request.refused_attempt == request.attempt:
+            self._start_raise(request)
+
     # -- scripts of one request ------------------------------------------------------------------------------------------
 
     async def _submit(self, requests: list[Owned]) -> None:
@@ -214,8 +224,7 @@ class RequestOwner:
                 )
                 self._conclude(request, RequestState.CANCELLED, "not accepted in time")
             else:
-                request.phase = Phase.OPEN
-                self._apply_held(request)
+                self._open(request)
 
     def _start_raise(self, request: Owned, *, force: bool = False, is_failure: bool = True) -> None:
         """Freeze the request and start its next attempt; nothing happens while one is being started already."""
@@ -270,12 +279,10 @@ class RequestOwner:
             log.info("attempt_raised", request_id=request.request_id, attempt=new, prefix_tokens=len(request.accepted))
             request.attempt = new
             request.held = [part for part in request.held if part.attempt == new]
-            request.phase = Phase.OPEN
-            self._apply_held(request)
+            self._open(request)
         elif answer == RequestState.FINISHED:
             # the last frames are held here or still unread; should they be lost, the watch raises with leave to reopen
-            request.phase = Phase.OPEN
-            self._apply_held(request)
+            self._open(request)
         else:
             self._fail(request, f"the request was ended elsewhere ({answer})")
 
@@ -307,6 +314,8 @@ class RequestOwner:
                 continue  # the frame reader freezes everything first
             try:
                 lease = await self._store.heartbeat(ttl_s=self._timing.heartbeat_ttl_s, status=b"", first=False)
+                if self._bus.incarnation != self._acted_incarnation:
+                    continue  # it may be another server's word
                 if lease == "DRAINED":
                     await self._on_drained()
                     continue
@@ -320,12 +329,11 @@ class RequestOwner:
         now_s = time.time()
         watched = [request for request in self._owned.values() if request.phase is Phase.OPEN]
         attempts = [request.attempt for request in watched]
-        incarnation = self._bus.incarnation
         standings = await self._store.standings([request.request_id for request in watched])
         newest: str | None = None
         for request, attempt, standing in zip(watched, attempts, standings, strict=True):
-            if not self._is_unmoved(request, attempt) or self._bus.incarnation != incarnation:
-                continue  # it moved while we asked
+            if not self._is_unmoved(request, attempt) or self._bus.incarnation != self._acted_incarnation:
+                continue  # it moved while we asked, or another server answered (rule 2a)
             gap_s = 0.0 if request.gap_since_s is None else now_s - request.gap_since_s
             if standing.state in (RequestState.CANCELLED, RequestState.FAILED):
                 self._fail(request, f"the request was ended elsewhere ({standing.state})")
@@ -333,9 +341,11 @@ class RequestOwner:
                 self._start_raise(request, force=True)
             elif standing.state is RequestState.FINISHED:
                 newest = newest or await self._frames.last_id()
+                if not self._is_unmoved(request, attempt):
+                    continue
                 if request.finished_by_entry is None:
                     request.finished_by_entry = newest
-                elif self._frames.has_passed(request.finished_by_entry) and self._is_unmoved(request, attempt):
+                elif self._frames.has_passed(request.finished_by_entry):
                     self._start_raise(request, force=True)
             elif standing.state is not RequestState.QUEUED and not standing.holder:
                 self._start_raise(request)  # let go by its holder, and the frame that said so was lost (rule 10)
@@ -362,6 +372,7 @@ class RequestOwner:
             await self._store.heartbeat(ttl_s=self._timing.heartbeat_ttl_s, status=b"", first=True)
         except BusError as e:
             log.warning("register_unanswered", error=str(e))
+            await asyncio.sleep(RESEND_PAUSE_S)
             return
         for request in unfinished:
             if request.phase is Phase.OPEN:
@@ -372,7 +383,7 @@ class RequestOwner:
 
     async def _on_drained(self) -> None:
         """The janitor took us for dead and cancelled our requests: end their streams, go on under a new id (rule 13)."""
-        if not await self._bus.installation_is_known():
+        if not await self._bus.installation_is_known() or self._bus.incarnation != self._acted_incarnation:
             return  # it was Redis that forgot: the frame reader acts
         log.error("lease_lost", router_id=self.router_id, unfinished=len(self._owned))
         for request in list(self._owned.values()):
