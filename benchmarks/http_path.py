@@ -1,12 +1,13 @@
 """The whole product over HTTP, as processes on this host: what the path costs, and what it adds to the model's time.
 
-    python -m benchmarks.http_path [--quick] [--only path_cost,ttft,handover,throughput] [--model DIR]
+    python -m benchmarks.http_path [--quick] [--only path_cost,ttft,handover,throughput,peer] [--model DIR]
 
 `path_cost`   emulated engine (each step sleeps, computes nearly nothing): CPU of router, workers without their engines,
               and Redis per token, at 32 streams
 `ttft`        real model, idle: client's time to first token minus the prefill step
 `handover`    real model, idle, 1P1D, 1,024 tokens: end of the prefill step to start of the first decode step
 `throughput`  real model: the workload of engine_vs_transformers over HTTP
+`peer`        the same as text, against `transformers serve --continuous-batching` (needs fastapi, uvicorn, accelerate)
 
 The client is a process of its own on the same cores; its CPU is not counted. Without --model a random Qwen3 of 107 M
 parameters is made for the real engine; the emulated one always borrows the bundled demo model's tokenizer.
@@ -18,6 +19,7 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -28,9 +30,11 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from benchmarks.installation import EngineChoice, Installation
 from benchmarks.measures import RESULTS, ROOT, RequestTimes, figures_of, percentile, provenance
+from benchmarks.peer_serve import TransformersServer, is_installed, without_end_ids
 from benchmarks.sse_client import Counting, closed_loop
 from benchmarks.timed_engine import StepNote
 from benchmarks.workload import FULL_LOADS, QUICK_LOADS, BenchRequest, LengthRanges, make_requests
@@ -48,9 +52,18 @@ def ask(
 ) -> list[RequestTimes]:
     """Answer all requests over HTTP and return their times (CLOCK_MONOTONIC)."""
     pairs = [(list(request.prompt_token_ids), request.num_output_tokens) for request in requests]
-    return asyncio.run(
-        closed_loop(install.port, pairs, model=install.model_name, concurrency=concurrency, counting=counting)
-    )
+    return asyncio.run(_watched(install, pairs, concurrency, counting))
+
+
+async def _watched(
+    install: Installation, pairs: Sequence[tuple[list[int] | str, int]], concurrency: int, counting: Counting
+) -> list[RequestTimes]:
+    async with asyncio.TaskGroup() as tasks:
+        watch = tasks.create_task(install.watch())
+        loop = closed_loop(install.port, pairs, model=install.model_name, concurrency=concurrency, counting=counting)
+        times = await tasks.create_task(loop)
+        watch.cancel()
+    return times
 
 
 def path_cost(options: argparse.Namespace, folder: Callable[[], Path]) -> list[Row]:
@@ -180,6 +193,54 @@ def throughput(options: argparse.Namespace, folder: Callable[[], Path]) -> list[
     return rows
 
 
+def peer(options: argparse.Namespace, folder: Callable[[], Path]) -> list[Row]:
+    """The workload as text through our services and through `transformers serve`, one after the other."""
+    if not is_installed():
+        print("peer left out: fastapi, uvicorn and accelerate are not all installed", file=sys.stderr)
+        return []
+    model = without_end_ids(options.model, folder() / "model")
+    vocab_size, rows = _vocab_size(model), []
+    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    loads = {
+        load: [
+            (tokenizer.decode(list(request.prompt_token_ids)), request.num_output_tokens)
+            for request in make_requests(load.num_requests, seed=options.seed, vocab_size=vocab_size)
+        ]
+        for load in (QUICK_LOADS if options.quick else FULL_LOADS)
+    }
+
+    def measure(name: str, port: int, model_name: str, cpu_s: Callable[[], float], counting: Counting) -> None:
+        def answer(pairs: Sequence[tuple[str, int]], concurrency: int) -> list[RequestTimes]:
+            return asyncio.run(closed_loop(port, pairs, model=model_name, concurrency=concurrency, counting=counting))
+
+        answer(loads[next(iter(loads))][:4], 4)
+        for load, pairs in loads.items():
+            before, start_s = cpu_s(), time.monotonic()
+            times = answer(pairs, load.concurrency)
+            wall_s, num_tokens = time.monotonic() - start_s, sum(tokens for _, tokens in pairs)
+            used_s = cpu_s() - before
+            rows.append(
+                {
+                    "server": name,
+                    "concurrency": load.concurrency,
+                    "num_output_tokens": num_tokens,
+                    "num_events": sum(len(item.token_s) for item in times),
+                    "wall_us_per_token": wall_s / num_tokens * 1e6,
+                    "cpu_us_per_token": used_s / num_tokens * 1e6,
+                    "ttft_p50_ms": median(item.ttft_s * 1e3 for item in times),
+                    "ttft_p99_ms": percentile([item.ttft_s * 1e3 for item in times], 99),
+                }
+            )
+
+    with Installation(folder(), model, ("mixed",), EngineChoice(num_threads=2)) as install:
+        measure(
+            "ours, mixed, 2 threads", install.port, install.model_name, lambda: sum(install.cpu_s().values()), "usage"
+        )
+    with TransformersServer(model, dtype="bfloat16", num_threads=2, log=folder() / "peer.log") as server:
+        measure("transformers serve, 2 threads", server.port, server.model_name, server.cpu_s, "events")
+    return rows
+
+
 def _one_by_one(
     install: Installation, options: argparse.Namespace, num_requests: int, *, num_prompt_tokens: int
 ) -> list[RequestTimes]:
@@ -242,12 +303,13 @@ def _kv_bytes_per_token(model: Path) -> int:
     return 2 * int(config["num_hidden_layers"]) * num_heads * int(config["head_dim"]) * num_bytes
 
 
-EXPERIMENTS = {"path_cost": path_cost, "ttft": ttft, "handover": handover, "throughput": throughput}
+EXPERIMENTS = {"path_cost": path_cost, "ttft": ttft, "handover": handover, "throughput": throughput, "peer": peer}
 KINDS = {
     "path_cost": f"emulated engine, {STEP_MS:g} ms a step, {NUM_STREAMS} streams",
     "ttft": "real engine, random weights, one request at a time",
     "handover": "real engine, random weights, one request at a time",
     "throughput": "real engine, random weights",
+    "peer": "real engines, random weights, text prompts",
 }
 
 
@@ -289,6 +351,7 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     options = parse()
     name = "http_path-quick" if options.quick else "http_path"
     path = RESULTS / f"{name}.json"
@@ -302,6 +365,8 @@ def main() -> None:
         for experiment in options.only:
             origin = provenance(("torch", "transformers", "aiohttp", "redis"))
             rows = EXPERIMENTS[experiment](options, lambda: Path(tempfile.mkdtemp(dir=root)))
+            if not rows:
+                continue
             record[experiment] = {
                 "provenance": origin,
                 "seed": options.seed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import signal
@@ -76,7 +77,13 @@ class Installation:
 
     def cpu_s(self) -> dict[str, float]:
         """User and system seconds of each process so far (a tick is 10 ms)."""
-        return {name: _cpu_s(process.pid) for name, process in self._processes.items()}
+        return {name: process_cpu_s(process.pid) for name, process in self._processes.items()}
+
+    async def watch(self) -> None:
+        """Run until cancelled; raise as soon as a process has ended, which clients would wait for in vain."""
+        while True:
+            self._check()
+            await asyncio.sleep(0.5)
 
     def notes(self) -> dict[str, list[StepNote]]:
         """The steps of each timed worker. Ends the installation: the notes are written by draining workers."""
@@ -105,9 +112,7 @@ class Installation:
         """Wait until the router serves and all workers are alive."""
         deadline_s = time.monotonic() + START_DEADLINE_S
         while time.monotonic() < deadline_s:
-            for name, process in self._processes.items():
-                if process.poll() is not None:
-                    raise RuntimeError(f"{name} ended with {process.returncode}:\n{self._log_of(name)}")
+            self._check()
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/admin/workers", timeout=5) as answer:
                     alive = [worker for worker in orjson.loads(answer.read())["workers"] if worker["alive"]]
@@ -118,6 +123,11 @@ class Installation:
                 pass  # not yet; the deadline ends it
             time.sleep(0.1)
         raise RuntimeError("the installation did not become ready:\n" + "\n".join(map(self._log_of, self._processes)))
+
+    def _check(self) -> None:
+        for name, process in self._processes.items():
+            if process.poll() is not None:
+                raise RuntimeError(f"{name} ended with {process.returncode}:\n{self._log_of(name)}")
 
     def _log_of(self, name: str) -> str:
         return (self._folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")[-2000:]
@@ -139,6 +149,7 @@ class Installation:
         sweep(DEFAULT_DIRECTORY, self.name)
 
 
-def _cpu_s(pid: int) -> float:
+def process_cpu_s(pid: int) -> float:
+    """User and system seconds of a running process, all threads."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
