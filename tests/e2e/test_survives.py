@@ -103,6 +103,14 @@ async def drain_decode(cluster: Cluster, rng: random.Random) -> None:
     assert await asyncio.to_thread(process.wait, 40) == 0
 
 
+async def flip_there_and_back(cluster: Cluster, rng: random.Random) -> None:
+    """An operator changes a worker's role while it works, and changes it back."""
+    worker = rng.choice(await cluster.live_workers())
+    before = worker["role"]
+    for role in ("decode" if before == "prefill" else "prefill", before):
+        await cluster.set_role(worker["worker_id"], role)
+
+
 async def restart_redis(cluster: Cluster, rng: random.Random) -> None:
     await asyncio.to_thread(cluster.redis.restart)
 
@@ -115,6 +123,7 @@ DISTURBANCES: tuple[Disturbance, ...] = (
     pause_prefill,
     pause_decode,
     drain_decode,
+    flip_there_and_back,
     restart_redis,
 )
 

@@ -199,6 +199,18 @@ class Cluster:
         async with self.http.get(f"{self.url}/admin/workers") as response:
             return [w for w in orjson.loads(await response.read())["workers"] if w["alive"]]
 
+    async def set_role(self, worker_id: str, role: str) -> None:
+        """Ask for a role as an operator does, and return when the worker serves in it."""
+        url = f"{self.url}/admin/workers/{worker_id}/role"
+        async with self.http.post(url, json={"role": role}) as response:
+            assert response.status == 202, await response.text()
+
+        async def serves() -> bool:
+            found = [w for w in await self.live_workers() if w["worker_id"] == worker_id]
+            return bool(found) and found[0]["role"] == role and found[0]["accepting"]
+
+        await wait_until(serves, 30, f"that {worker_id} serves as {role}")
+
     async def stream(self, prompt: Sequence[int] | str, **body: Any) -> AsyncIterator[dict[str, Any]]:
         """Stream one completion's events; an HTTP error comes as one event with its status."""
         asked = {"model": self._model.name, "prompt": prompt, "stream": True, "return_token_ids": True} | body
