@@ -31,6 +31,7 @@ COPY brigade brigade
 COPY services services
 COPY verification verification
 COPY models/demo models/demo
+COPY profiles profiles
 RUN python -m pip install --no-cache-dir --quiet --no-deps --editable .
 
 USER brigade

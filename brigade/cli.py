@@ -30,6 +30,12 @@ def _worker() -> Callable[[Sequence[str]], int]:
     return worker.run
 
 
+def _profile() -> Callable[[Sequence[str]], int]:
+    from brigade.commands import profile
+
+    return profile.run
+
+
 def _sim() -> Callable[[Sequence[str]], int]:
     from brigade.commands import sim
 
@@ -45,6 +51,7 @@ def _version() -> Callable[[Sequence[str]], int]:
 COMMANDS = {
     "up": Command(summary="start router, workers, balancer and, if need be, a Redis on this host", load=_up),
     "worker": Command(summary="start one more worker of an installation", load=_worker),
+    "profile": Command(summary="measure this machine's engine and write its costs as a profile", load=_profile),
     "sim": Command(summary="simulate a scenario with the live policies", load=_sim),
     "version": Command(summary="print the version", load=_version),
 }

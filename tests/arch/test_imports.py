@@ -99,6 +99,7 @@ def test_environment_is_read_where_programs_start() -> None:
     """Settings come from config; a module that reads the environment by itself has a setting that no help lists."""
     allowed = {
         "brigade/commands/up.py",  # hands it to the loader
+        "brigade/commands/profile.py",  # hands it to the loader
         "brigade/runtime/service_args.py",  # hands it to the loader
         "brigade/runtime/redis_server.py",  # hands it to the server it starts
         "brigade/engine/native_build.py",  # the user's cache folder, by the XDG rule
