@@ -42,6 +42,18 @@ def _sim() -> Callable[[Sequence[str]], int]:
     return sim.run
 
 
+def _bench() -> Callable[[Sequence[str]], int]:
+    from brigade.commands import bench
+
+    return bench.run
+
+
+def _compare() -> Callable[[Sequence[str]], int]:
+    from brigade.commands import compare
+
+    return compare.run
+
+
 def _version() -> Callable[[Sequence[str]], int]:
     from brigade.commands import version
 
@@ -53,6 +65,8 @@ COMMANDS = {
     "worker": Command(summary="start one more worker of an installation", load=_worker),
     "profile": Command(summary="measure this machine's engine and write its costs as a profile", load=_profile),
     "sim": Command(summary="simulate a scenario with the live policies", load=_sim),
+    "bench": Command(summary="offer a workload to a live system and report what came", load=_bench),
+    "compare": Command(summary="compare two results", load=_compare),
     "version": Command(summary="print the version", load=_version),
 }
 
