@@ -83,7 +83,7 @@ class Clients:
         stream = self._rng.random() < 0.5
         had_token = False
         try:
-            async with asyncio.timeout(self._rng.random() * 0.4):
+            async with asyncio.timeout(0.4 * self._rng.random() ** 2):
                 if stream:
                     async for _ in self._cluster.stream(prompt, max_tokens=max_tokens, ignore_eos=True):
                         had_token = True
@@ -186,7 +186,7 @@ def check_answers(clients: Clients, model: Path) -> None:
     for prompt, max_tokens, answer in clients.answers[:: len(clients.answers) // NUM_COMPARED]:
         assert_greedy(model, prompt, answer.token_ids, num_expected=max_tokens)
     for how in ("answered", "left while it ran", "left before a token", "left and was not streaming"):
-        assert clients.outcomes[how] >= 20, clients.outcomes
+        assert clients.outcomes[how] >= 5, clients.outcomes
 
 
 async def test_a_thousand_requests_leave_nothing_behind(model: Path, tmp_path: Path) -> None:
