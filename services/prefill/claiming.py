@@ -60,6 +60,8 @@ class Claiming:
         self._max_in_flight_blocks = max_in_flight_blocks(pool.num_blocks, min(model_blocks, pool.num_blocks))
         self._is_in_doubt = True
         self._is_claiming = False
+        self._num_calls = 0  # of the watch
+        self._num_answered_calls = -1  # as many as there were before the look that left nothing waiting
         self._incarnation = bus.incarnation
         self.is_open = False
 
@@ -80,7 +82,7 @@ class Claiming:
             try:
                 if self._is_in_doubt or self._incarnation != self._bus.incarnation:
                     await self._review()
-                if not self._may_claim() or not await self._claim():
+                if not self._may_look() or not await self._claim():
                     await self._bell.wait(after=seen)
             except BusError as error:
                 structlog.get_logger().warning("claim_failed", error=str(error))
@@ -94,13 +96,17 @@ class Claiming:
             if self.is_open:
                 try:
                     await self._queue.wait_for_work()
+                    self._num_calls += 1
                     self._bell.ring()
                     continue
                 except BusError as error:
                     structlog.get_logger().debug("queue_not_watched", error=str(error))
             await self._bell.wait(after=seen)
 
-    def _may_claim(self) -> bool:
+    def _may_look(self) -> bool:
+        """Whether something may wait that could be claimed. An empty queue is looked at when the watch calls."""
+        if self._num_answered_calls == self._num_calls:
+            return False
         if not self.is_open or self._batch.num_unstarted_tokens >= self._max_batch_tokens:
             return False
         if self._is_saturated():
@@ -109,7 +115,11 @@ class Claiming:
 
     async def _claim(self) -> bool:
         """Claim once. False when nothing was to be had."""
+        num_calls = self._num_calls  # before the look: what is queued after it calls again
         waiting = await self._queue.window(WINDOW_PER_STREAM)
+        if not waiting:
+            self._num_answered_calls = num_calls
+            return False
         choice = self._policy(
             PrefillView(
                 waiting=tuple(waiting),
@@ -135,6 +145,8 @@ class Claiming:
             await self._take([job for job in claimed if job.waiting.job.key not in known])
         finally:
             self._is_claiming = False
+        if len(claimed) == len(waiting) < WINDOW_PER_STREAM:  # all that waited
+            self._num_answered_calls = num_calls
         structlog.get_logger().debug(
             "prefills_claimed", num_claimed=len(claimed), num_waiting=len(waiting), reason=choice.reason
         )
@@ -146,6 +158,7 @@ class Claiming:
         if self._incarnation != incarnation:
             self._queue.forget_cursor()
         self._is_in_doubt = False
+        self._num_answered_calls = -1
         self._is_claiming = True
         try:
             known = self._known_keys()

@@ -4,7 +4,7 @@ local limit = tonumber(ARGV[1])
 local out = {}
 for i = 2, #ARGV do
   local key = P .. ARGV[i]
-  if redis.call('EXISTS', key) == 1 then
+  if redis.call('XLEN', key) > 0 then
     local parked = redis.pcall('XPENDING', key, 'prefill', '-', '+', limit, 'inbox')
     if parked.err then -- a forgetful Redis has the stream but not the group
       redis.call('XGROUP', 'CREATE', key, 'prefill', '0')
