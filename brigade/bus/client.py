@@ -128,12 +128,12 @@ class Bus:
             digest = self._digests.get(script)
             if digest is not None:
                 try:
-                    return await self._redis.execute_command("EVALSHA", digest, 1, self.keys.prefix, *args)
+                    return await self._exchange("EVALSHA", digest, 1, self.keys.prefix, *args)
                 except NoScriptError:
                     pass
             loaded = await self._redis.execute_command("SCRIPT LOAD", self._sources[script])
             self._digests[script] = loaded.decode() if isinstance(loaded, bytes) else loaded
-            return await self._redis.execute_command("EVALSHA", self._digests[script], 1, self.keys.prefix, *args)
+            return await self._exchange("EVALSHA", self._digests[script], 1, self.keys.prefix, *args)
 
         return await self._until_answered(call, f"script {script}", timeout_s)
 
@@ -156,11 +156,11 @@ class Bus:
         return await self._until_answered(call, str(args[0]), timeout_s)
 
     async def once(self, *args: Argument, timeout_s: float) -> Any:
-        """Run one command without sending it again. Raises BusError when there is no answer in time."""
+        """Run one command without sending it again; the answer is Redis's own. Raises BusError when none comes in time."""
         sent_s = time.monotonic()
         try:
             async with asyncio.timeout(timeout_s):
-                answer = await self._redis.execute_command(*args)
+                answer = await self._exchange(*args)
         except _NOT_NOW as e:  # OSError: also the deadline's TimeoutError
             self._lost()
             raise BusError(f"{args[0]!s}: Redis does not answer: {e}") from e
@@ -185,7 +185,7 @@ class Bus:
             cursor,
             timeout_s=block_ms / 1000 + self._call_timeout_s,
         )
-        return entries_of(answer)
+        return _entries_of(answer)
 
     async def read_group(
         self, key: str, group: str, consumer: str, *, count: int, new: bool, block_ms: int | None = None
@@ -197,7 +197,7 @@ class Bus:
             "XREADGROUP", "GROUP", group, consumer, "COUNT", count, *wait, "STREAMS", key, ">" if new else "0",
             timeout_s=block_ms / 1000 + self._call_timeout_s,
         )  # fmt: skip
-        return entries_of(answer)
+        return _entries_of(answer)
 
     async def pipeline(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
         """Run read-only commands in one round trip. Raises BusError."""
@@ -210,6 +210,17 @@ class Bus:
                 return answers
 
         return await self._until_answered(call, "pipeline", None)
+
+    async def _exchange(self, *args: Argument) -> Any:
+        """Send one command on a connection of the pool and return the plain answer. For calls that come with every step:
+        the client's own way around it (retries, telemetry, other shapes of the answers) costs as much as the call."""
+        pool = self._redis.connection_pool
+        connection = await pool.get_connection()
+        try:
+            await connection.send_command(*args)
+            return await connection.read_response()
+        finally:  # whatever fails in either, a cancellation too, has closed the connection
+            await pool.release(connection)
 
     async def _until_answered(self, call: Callable[[], Awaitable[T]], what: str, timeout_s: float | None) -> T:
         deadline_s = self._call_timeout_s if timeout_s is None else timeout_s
@@ -244,14 +255,16 @@ class Bus:
         self.settled_since_s = float("inf")
 
 
-def entries_of(answer: Any) -> list[tuple[str, dict[bytes, bytes]]]:
-    """Flatten the answer of XREAD or XREADGROUP on one stream to (entry id, fields). A deleted pending entry has no fields."""
-    if not answer:
-        return []
-    streams = answer.values() if isinstance(answer, dict) else [stream[1] for stream in answer]
-    return [entry for entries in streams for entry in entries_in(entries)]
+def _entries_of(answer: Any) -> list[tuple[str, dict[bytes, bytes]]]:
+    """Flatten the plain answer of XREAD or XREADGROUP to (entry id, fields). A deleted pending entry has no fields."""
+    entries = [entry for _, found in answer or () for entry in found]
+    return [(entry_id.decode(), _pairs(fields or ())) for entry_id, fields in entries]
+
+
+def _pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 def entries_in(entries: Any) -> list[tuple[str, dict[bytes, bytes]]]:
-    """Return the entries of one stream, as XRANGE answers them, as (entry id, fields)."""
+    """Return the entries of one stream, as the client gives them from `Bus.command`, as (entry id, fields)."""
     return [(entry_id.decode(), dict(fields or {})) for entry_id, fields in entries]

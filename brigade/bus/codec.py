@@ -216,14 +216,26 @@ def decode_decode_job(data: bytes) -> DecodeJob:
 
 def encode_part(part: FramePart) -> bytes:
     """Encode one part of a frame; a frame is the concatenation of its parts."""
+    return encode_frame((part,))
+
+
+def encode_frame(parts: Iterable[FramePart]) -> bytes:
+    """Encode a frame. One packer for all parts: a frame has one for nearly every token of a step."""
+    pack = msgpack.Packer().pack
+    return b"".join([pack(_fields_of(part)) for part in parts])
+
+
+def _fields_of(part: FramePart) -> list[object]:
     if isinstance(part, PullFailed):
-        return _pack(_PULL_FAILED, part.request_id, part.attempt, part.reason, None, None, 0)
-    token_ids = pack_token_ids(t.token_id for t in part.tokens)
+        return [SCHEMA_VERSION, _PULL_FAILED, part.request_id, part.attempt, part.reason, None, None, 0]
+    tokens = part.tokens
+    token_ids = pack_token_ids([t.token_id for t in tokens])
     logprobs = None
-    if any(t.logprob is not None for t in part.tokens):
-        logprobs = [[t.logprob, [list(pair) for pair in t.top]] for t in part.tokens]
+    if [t for t in tokens if t.logprob is not None]:
+        logprobs = [[t.logprob, [list(pair) for pair in t.top]] for t in tokens]
     tail = [part.offset, part.finish_reason]
-    return _pack(_TOKENS, part.request_id, part.attempt, token_ids, logprobs, tail, part.num_cached_tokens)
+    cached = part.num_cached_tokens
+    return [SCHEMA_VERSION, _TOKENS, part.request_id, part.attempt, token_ids, logprobs, tail, cached]
 
 
 def decode_frame(data: bytes) -> list[FramePart]:
@@ -253,11 +265,18 @@ def _decode_part(values: list[Any], data: bytes) -> FramePart:
     if kind != _TOKENS:
         raise DecodeError(f"frame part: unknown kind {kind!r}", data)
     offset, finish_reason = tail
-    values = [request_id, attempt, body, offset, finish_reason, num_cached]
-    _require(values, (str, int, bytes, int, _OPTIONAL_TEXT, int), "frame part", data)
+    is_sound = (
+        type(request_id) is str
+        and type(attempt) is type(offset) is type(num_cached) is int
+        and type(body) is bytes
+        and (finish_reason is None or type(finish_reason) is str)
+    )
+    if not is_sound:  # asked first in one expression: a part comes for nearly every token
+        values = [request_id, attempt, body, offset, finish_reason, num_cached]
+        _require(values, (str, int, bytes, int, _OPTIONAL_TEXT, int), "frame part", data)
     token_ids = unpack_token_ids(body)
     if logprobs is None:
-        tokens = tuple(Sampled(token_id=t) for t in token_ids)
+        tokens = tuple([Sampled(token_id=t) for t in token_ids])
     else:
         tokens = tuple(
             Sampled(token_id=t, logprob=lp, top=tuple((i, p) for i, p in top))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from brigade.bus.client import Argument, Bus, entries_of
+from brigade.bus.client import Argument, Bus, entries_in
 from brigade.bus.codec import (
     decode_decode_job,
     decode_spec,
     encode_decode_job,
+    encode_frame,
     encode_part,
 )
 from brigade.bus.frames import bury_decode_entry
@@ -62,7 +63,7 @@ class DecodeStream:
             answer = await self._bus.command(
                 "XREADGROUP", "GROUP", DECODE_GROUP, self._worker, "COUNT", 10000, "STREAMS", self._key, "0"
             )
-            entries = entries_of(answer)
+            entries = [entry for _, found in answer for entry in entries_in(found)]
         jobs: list[tuple[str, DecodeJob]] = []
         for entry_id, fields in entries:
             if not fields:  # deleted while it was pending: only the acknowledgement is missing
@@ -110,7 +111,7 @@ class DecodeStream:
         of `frames` and their finishes. Raises BusError; sending again is safe (owners drop what they have)."""
         args: list[Argument] = [self._worker, self._ttl_ms]
         for router, frame in frames.items():
-            args += [router, b"".join(encode_part(part) for part in frame.parts), len(frame.finishes)]
+            args += [router, encode_frame(frame.parts), len(frame.finishes)]
             for finish in frame.finishes:
                 args += [finish.part.request_id, finish.part.attempt, finish.entry_id, encode_part(finish.part)]
         return [answer.decode() for answer in await self._bus.run("step", *args, timeout_s=timeout_s)]
