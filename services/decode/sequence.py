@@ -20,6 +20,7 @@ class DecodeSequence:
     """
 
     received: ReceivedJob
+    key: AttemptKey
     output_token_ids: list[int]
     hashes: list[bytes]
     root: bytes
@@ -34,14 +35,11 @@ class DecodeSequence:
         token_ids = [*spec.prompt_token_ids, *output[:-1]]
         return cls(
             received=received,
+            key=received.job.key,
             output_token_ids=list(output),
             hashes=block_hashes(token_ids, block_size_tokens, revision=revision, salt=salt),
             root=root_hash(revision, salt),
         )
-
-    @property
-    def key(self) -> AttemptKey:
-        return self.received.job.key
 
     @property
     def num_kv_tokens(self) -> int:
@@ -51,16 +49,17 @@ class DecodeSequence:
     def next_slice(self) -> Slice:
         """Return the next step's slice: one token in, one token asked for."""
         spec, output = self.received.spec, self.output_token_ids
+        num_output = len(output)
         return Slice(
             token_ids=output[-1:],
-            num_context_tokens=self.num_kv_tokens,
+            num_context_tokens=len(spec.prompt_token_ids) + num_output - 1,
             block_table=self.blocks,
             sample=SampleRequest(
                 params=spec.sampling,
-                index=len(output),
+                index=num_output,
                 prompt_token_ids=spec.prompt_token_ids,
                 output_token_ids=output,
-                banned_token_ids=spec.stop.banned_token_ids(len(output)),
+                banned_token_ids=spec.stop.banned_token_ids(num_output),
             ),
         )
 

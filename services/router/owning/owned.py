@@ -90,13 +90,14 @@ class Owned:
             self.hold(part)
             self.gap_since_s = now_s if self.gap_since_s is None else self.gap_since_s
             return None
-        self._compare(part, known)
+        if known:
+            self._compare(part, known)
         new = part.tokens[known:]
         if not new:
             return None  # a finish always brings its last token
         if self.first_token_s is None:
             self.first_token_s = now_s
-        self.accepted.extend(sampled.token_id for sampled in new)
+        self.accepted += [sampled.token_id for sampled in new]
         self.gap_since_s = None
         reason = self.sink.on_tokens(
             AcceptedTokens(
