@@ -37,6 +37,10 @@ def prefill_job(spec: RequestSpec, attempt: int, num_prefix_tokens: int) -> Pref
     )
 
 
+class LeaseLapsed(BusError):
+    """The router's own heartbeat is not there; nothing was recorded. It renews its lease and asks again."""
+
+
 class RequestStore:
     """Moves that only the owner of requests makes."""
 
@@ -53,6 +57,8 @@ class RequestStore:
             args += [spec.request_id, encode_spec(spec), spec.priority_class, stream, spec.arrival_s]
             args += [len(spec.prompt_token_ids), encode_prefill_job(prefill_job(spec, 1, 0))]
         answer = await self._bus.run("submit", *args)
+        if answer == b"NO_OWNER":
+            raise LeaseLapsed("submit refused: NO_OWNER (this router's heartbeat is not there)")
         if answer != b"OK":
             raise BusError(f"submit refused: {answer.decode()}")
 

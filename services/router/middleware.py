@@ -67,7 +67,9 @@ async def _translate_errors(
     except web.HTTPException as error:
         return error_response(http_error_reply(error))
     except ConnectionError:
-        raise  # the client left while we wrote; aiohttp ends the connection
+        return web.Response(
+            status=499
+        )  # the client left while we wrote: nobody reads this, and nothing is wrong with us
     except Exception:
         # the edge: whatever is wrong with us is logged here, and the client hears that it was not its fault
         log.exception("http_request_failed", request_id=request[REQUEST_ID])

@@ -270,6 +270,18 @@ async def test_a_stop_string_ends_the_record_and_the_holders_work(bus: Bus, work
         assert answer.token_ids == [10, 11]
 
 
+async def test_a_lease_that_lapsed_unnoticed_refuses_nobody(bus: Bus, worker: HandWorker) -> None:
+    """A router that was held up longer than its heartbeat counts renews it and goes on."""
+    async with running(bus) as owner:
+        await wait_until(lambda: owner.is_ready() is None)
+        await bus.command("DEL", bus.keys.router(owner.router_id))
+        answer = Answer()
+        owner.submit([spec("a")], [answer])
+        claimed = await worker.claim()
+        assert claimed.waiting.job.attempt == 1
+        assert answer.error is None
+
+
 @pytest.mark.parametrize("stage", ["queued", "prefilling", "decoding"])
 async def test_a_cancelled_request_is_ended_wherever_it_is(bus: Bus, worker: HandWorker, stage: str) -> None:
     async with running(bus) as owner:

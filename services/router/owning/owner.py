@@ -18,7 +18,7 @@ from brigade.bus.client import Bus
 from brigade.bus.frames import FrameReader
 from brigade.bus.janitor import Janitor
 from brigade.bus.registry import list_workers
-from brigade.bus.requests import RequestStore
+from brigade.bus.requests import LeaseLapsed, RequestStore
 from brigade.core.answer import AcceptedTokens, AnswerSink
 from brigade.core.config import TimingConfig
 from brigade.core.errors import BusError, Unavailable
@@ -208,8 +208,13 @@ class RequestOwner:
     async def _submit(self, requests: list[Owned]) -> None:
         incarnation = self._acted_incarnation
         error: BusError | None = None
+        specs = [request.spec for request in requests]
         try:
-            await self._store.submit([request.spec for request in requests])
+            try:
+                await self._store.submit(specs)
+            except LeaseLapsed:  # this process was held up; unless it was taken for dead, its lease just goes on
+                await self._store.heartbeat(ttl_s=self._timing.heartbeat_ttl_s, status=b"", first=False)
+                await self._store.submit(specs)
         except BusError as e:
             error = e
         for request in requests:
