@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import orjson
 from brigade.core.errors import ConfigError, Unavailable
 from brigade.report.validity import ProcessLag
 
+_LOOK_EVERY_S = 0.1
 _LAG = re.compile(r"^brigade_loop_lag_(looks|seconds)_total (\S+)$", re.MULTILINE)
 
 
@@ -26,13 +28,15 @@ class Looks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SystemView:
-    """One reading. `emulates` is empty for real engines; `loops` are the event loops by process."""
+    """One reading. `emulates` is empty for real engines; `loops` are the event loops by process;
+    `said_at_s` is when each worker spoke, by its own clock."""
 
     emulates: str
     time_scale: float
     num_workers: int
     median_step_s: float
     loops: Mapping[str, Looks]
+    said_at_s: Mapping[str, float]
 
     def lags_since(self, before: SystemView) -> list[ProcessLag]:
         """Return how late each process was since an earlier reading; one that is new or has gone has no looks."""
@@ -68,6 +72,27 @@ async def look_at_system(session: aiohttp.ClientSession, url: str, *, admin_key:
     return view_of(workers, metrics)
 
 
+async def look_again(
+    session: aiohttp.ClientSession, url: str, *, admin_key: str | None, timeout_s: float = 10.0
+) -> SystemView | None:
+    """Read until every worker has spoken after this call: what they said before leaves out the end of a run."""
+    first = latest = await look_at_system(session, url, admin_key=admin_key)
+    try:
+        async with asyncio.timeout(timeout_s):
+            while first is not None and latest is not None:
+                if all(
+                    latest.said_at_s[name] > said_s
+                    for name, said_s in first.said_at_s.items()
+                    if name in latest.said_at_s
+                ):
+                    break
+                await asyncio.sleep(_LOOK_EVERY_S)  # another process's heartbeat has no event to wait for
+                latest = await look_at_system(session, url, admin_key=admin_key)
+    except TimeoutError:
+        return latest  # a worker that does not speak any more has no new looks, which makes the run invalid
+    return latest
+
+
 def view_of(workers: list[dict[str, Any]], router_metrics: str) -> SystemView:
     """Put one reading together. Raises ConfigError when workers are not all of the same time scale, or partly emulated."""
     pretended = {(bool(w["emulates"]), w["time_scale"]) for w in workers}
@@ -87,4 +112,5 @@ def view_of(workers: list[dict[str, Any]], router_metrics: str) -> SystemView:
         # The strictest: the worker with the shortest steps.
         median_step_s=min((w["median_step_s"] for w in workers if w["median_step_s"]), default=0.0),
         loops=loops,
+        said_at_s={w["worker_id"]: w["sent_s"] for w in workers},
     )

@@ -16,7 +16,7 @@ import aiohttp
 from brigade.bench.client import CompletionClient
 from brigade.bench.open_loop import LoadLimits, LoadOutcome, OpenLoop
 from brigade.bench.prompts import PromptMaker
-from brigade.bench.system import Looks, SystemView, look_at_system
+from brigade.bench.system import Looks, SystemView, look_again, look_at_system
 from brigade.core.errors import ConfigError
 from brigade.core.settings import make_parser
 from brigade.core.timeline import NS_PER_S
@@ -189,7 +189,7 @@ async def _bench(plan: BenchPlan, command: Sequence[str]) -> tuple[RunResult, Lo
         )
         with watch_lag() as lag:
             outcome = await loop.run(plan.requests, stop, give_up)
-            after = None if before is None else await look_at_system(session, url, admin_key=admin_key)
+            after = None if before is None else await look_again(session, url, admin_key=admin_key)
     result = RunResult(
         kind="emulated" if before is not None and before.emulates else "real",
         name=plan.name,
