@@ -47,7 +47,8 @@ class HandOver:
         self._spawn = spawn
         self._open: set[AttemptKey] = set()
         self.is_leaving = False
-        """The process ends: what finds no target is given back at once."""
+        """The process or its role ends: what finds no target is given back at once. A worker that drains may itself have been
+        the last one to decode."""
 
     @property
     def num_open(self) -> int:

@@ -78,11 +78,18 @@ class PrefillRole:
         """Start claiming; `decodes_too` keeps room for the answers as well."""
         self.batch.reserves_answers = decodes_too
         self.claiming.is_open = True
+        self.handing.is_leaving = False
         self._bell.ring()
 
     def close(self) -> None:
         """Claim nothing more; what is claimed is computed and handed over."""
         self.claiming.is_open = False
+
+    def drain(self) -> None:
+        """The role ends: as `close`, and what finds no target is given back."""
+        self.close()
+        self.handing.is_leaving = True
+        self._bell.ring()
 
     def drop(self, keys: Collection[AttemptKey]) -> None:
         """Forget attempts that have ended by their records."""
@@ -96,8 +103,7 @@ class PrefillRole:
 
     async def leave(self) -> None:
         """The process ends: give back what has not begun, and what finds no target."""
-        self.close()
-        self.handing.is_leaving = True
+        self.drain()
         unstarted = [claimed.waiting for claimed in self.batch.take_unstarted()]
         await until_answered(self._queue.give_back, unstarted)
         self._bell.ring()

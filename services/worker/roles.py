@@ -1,7 +1,8 @@
 """The worker's role and how it changes: SERVING → DRAINING → SWITCHING → SERVING, under a higher epoch each time.
 
 A role is a label: weights, pool, prefix cache and loans stay. prefill → decode: what is claimed is computed and handed
-over first. decode → prefill: what runs is finished here. Nothing is given up, so a change takes as long as that.
+over first, or given back where nobody else decodes. decode → prefill: what runs is finished here. Nothing is given up, so
+a change takes as long as that.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class RoleMachine:
         log.info("role_draining", role=self.role.value, desired=self._desired[1].value, epoch=self._desired[0])
         while self._desired[0] > self.epoch and not self._is_leaving():
             self.state = RoleState.DRAINING
-            self._prefill.close()
+            self._prefill.drain()
             seen = self._bell.num_rings
             registrations = self._num_registrations
             if not await until_answered(self._lease.start_draining):
@@ -106,6 +107,7 @@ class RoleMachine:
             else:
                 await self._bell.wait(after=seen)
         if self._is_leaving():
+            await until_answered(self._lease.start_draining)  # the switch may have come after that of `Life`
             return
         self.state = RoleState.SERVING
         self._open()

@@ -13,6 +13,7 @@ from test_worker_faults import GatedEngine
 
 from brigade.bus.client import Bus
 from brigade.bus.inspect import request_record
+from brigade.bus.leadership import Leadership
 from brigade.bus.prefill_queue import PrefillQueue
 from brigade.core.errors import BusError
 from brigade.core.messages import Role
@@ -165,3 +166,30 @@ async def test_an_end_that_is_not_yet_recorded_is_not_decoded_again(
     record = await request_record(cluster.bus, "ending")
     assert record is not None
     assert record["attempt"] == "1"
+
+
+@pytest.mark.parametrize("others", [(), (Role.PREFILL,)])
+async def test_the_only_worker_that_decodes_drains_with_a_prefill_of_its_own(
+    cluster: EmulatedCluster, others: Sequence[Role]
+) -> None:
+    """It has closed itself to hand-overs, its own included, and nobody else takes them: it must not wait for ever."""
+    flipped = await cluster.add(Role.MIXED, engine_type=GatedEngine)
+    engine = gate_of(flipped)
+    engine.stop_after(0)
+    spec = make_spec("own", random_prompt(9, 5))
+    [answer] = await cluster.ask(spec)
+    await wait_until(engine.is_waiting.is_set)
+    for role in others:
+        await cluster.add(role)
+    leadership = Leadership(cluster.bus, "test", ttl_s=30)
+    assert await leadership.renew()
+    await leadership.set_role(flipped.worker_id, Role.MIXED, highest_epoch=0)
+
+    async def is_draining() -> bool:
+        [accepting] = await cluster.bus.command("HMGET", cluster.bus.keys.worker(flipped.worker_id), "accepting")
+        return bool(accepting == b"0")
+
+    await wait_until(is_draining)
+    engine.open()
+    await cluster.check([spec], [answer], deadline_s=8)
+    await wait_until(lambda: flipped.life.roles.epoch == 1)
