@@ -147,6 +147,16 @@ async def test_switch_sent_again_is_done_even_when_work_has_come_since(actors: B
     assert await w.lease.switch(Role.PREFILL, 3) == "BUSY"
 
 
+async def test_a_registration_that_comes_late_never_lowers_an_epoch(actors: BusActors) -> None:
+    """Rule 8: a register that Redis executes after its sender gave up must not undo a switch."""
+    w = await actors.worker("w")
+    await w.lease.start_draining()
+    assert await w.lease.switch(Role.PREFILL, 2) == "OK"
+    await w.lease.register(Role.MIXED, 1, status("w"))
+    [view] = await list_workers(actors.bus)
+    assert (view.role, view.epoch) == (Role.PREFILL, 2)
+
+
 async def _leader(actors: BusActors, nonce: str) -> Leadership:
     leader = Leadership(actors.bus, nonce, ttl_s=TTL_S)
     await leader.renew()
@@ -303,6 +313,11 @@ async def test_the_janitor_leaves_the_living_alone(actors: BusActors) -> None:
     owner, p, d = await actors.owner(), await actors.worker("p"), await actors.worker("d")
     received = await actors.decoding(owner, "a", p, d)
     report = await actors.sweep()
-    assert (report.requests_cancelled, report.entries_dropped, report.workers_removed, report.routers_removed) == (0, 0, 0, 0)
+    assert (report.requests_cancelled, report.entries_dropped, report.workers_removed, report.routers_removed) == (
+        0,
+        0,
+        0,
+        0,
+    )
     assert received.job == decode_job("a")
     assert await d.step("r1", ends=[(received, part("a", 1, finish_reason="stop"))]) == ["OK"]

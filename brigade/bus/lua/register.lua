@@ -2,7 +2,10 @@
 -- Answers {desired role or '', desired epoch}.
 local w, ttl_ms, role, epoch, status = unpack(ARGV)
 redis.call('SADD', P .. 'workers', w)
-redis.call('HSET', P .. 'worker:' .. w, 'role', role, 'epoch', epoch, 'accepting', 1, 'status', status)
+-- an epoch never goes down: this call may come late, after a switch
+if tonumber(redis.call('HGET', P .. 'worker:' .. w, 'epoch') or '-1') <= tonumber(epoch) then
+  redis.call('HSET', P .. 'worker:' .. w, 'role', role, 'epoch', epoch, 'accepting', 1, 'status', status)
+end
 redis.call('PEXPIRE', P .. 'worker:' .. w, ttl_ms)
 local decode = P .. 'decode:' .. w
 local group = redis.pcall('XGROUP', 'CREATE', decode, 'decode', '0', 'MKSTREAM')
