@@ -24,9 +24,9 @@ class Faults:
         self._lost: dict[int, list[SimRequest]] = {}
 
     def schedule(self, failures: Sequence[FailureSpec]) -> None:
-        for failure in failures:
+        for number, failure in enumerate(failures):
             worker = self._sim.by_id[failure.worker_id]
-            self._sim.at(round(failure.at_s * NS_PER_S), Kind.KILL, worker.index, failure)
+            self._sim.at(round(failure.at_s * NS_PER_S), Kind.KILL, worker.index, failure, number)
 
     def kill(self, what: object, version: int) -> None:
         """The process ends in the middle of whatever it did. Tokens of steps that have ended are out."""
@@ -36,7 +36,9 @@ class Faults:
         worker = sim.by_id[failure.worker_id]
         if not worker.is_alive:
             return
-        num_steps = worker.num_steps + worker.num_steps_before(sim.now_ns) if worker.batch else 0
+        num_before = worker.num_steps_before(sim.now_ns)
+        sim.result.num_steps += num_before
+        num_steps = worker.num_steps + num_before
         for finish_step, _, request in worker.batch:
             request.num_out = request.osl - (finish_step - num_steps)
         lost = [*worker.claimed, *worker.active, *worker.unplaced, *worker.arriving.values(), *worker.joining]

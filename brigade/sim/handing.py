@@ -219,4 +219,4 @@ class Handing:
         worker.joining.append(request)
         if worker.cut(self._sim.now_ns):
             self._sim.schedule_step(worker)
-        self._sim.wake(worker)
+        self._sim.wake(worker, rings=False)

@@ -34,9 +34,17 @@ REPORT_EVERY = 1000
 
 
 class Simulator:
-    """One run. `skips` False steps every decode step on its own: slower, and exactly equal."""
+    """One run. `skips` False steps every decode step on its own: slower, and exactly equal. `takes_blocks` True chooses
+    every block even where nothing can be shared: slower, and exactly equal as well."""
 
-    def __init__(self, scenario: Scenario, requests: Iterable[WorkloadRequest], *, skips: bool = True) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        requests: Iterable[WorkloadRequest],
+        *,
+        skips: bool = True,
+        takes_blocks: bool = False,
+    ) -> None:
         workload = scenario.workload
         self.scenario = scenario
         self.skips = skips
@@ -46,7 +54,9 @@ class Simulator:
         self.registry = SimRegistry()
         self.batching = BATCHING_POLICIES[scenario.batching]
         self.placement = PLACEMENT_POLICIES[scenario.placement]
-        self.prefix_block_tokens = workload.prefix_block_tokens if workload.has_prefixes else 0
+        # A request that is started again shares its prompt with itself.
+        may_share = workload.has_prefixes or bool(scenario.failures)
+        self.prefix_block_tokens = workload.prefix_block_tokens if may_share or takes_blocks else 0
         self.workers = [self._worker(index, spec) for index, spec in enumerate(scenario.workers)]
         self.by_id = {worker.worker_id: worker for worker in self.workers}
         self.prefillers: list[SimWorker] = []
@@ -86,8 +96,10 @@ class Simulator:
         """Schedule an event. `number` orders events of one kind at one instant."""
         heappush(self._heap, (time_ns, kind, number, version, what))
 
-    def wake(self, worker: SimWorker) -> None:
-        """Let a worker claim and step once nothing else happens at this instant."""
+    def wake(self, worker: SimWorker, *, rings: bool = True) -> None:
+        """Let a worker step once nothing else happens at this instant, and, if the bell `rings`, look at the queue: live
+        workers look only when room, work, role or registry may have changed, not after every step."""
+        worker.is_rung |= rings
         if not worker.is_poked:
             worker.is_poked = True
             self._woken.append(worker)
@@ -110,7 +122,7 @@ class Simulator:
             if on_progress is not None and len(self.result.timelines) >= report_at:
                 report_at += REPORT_EVERY
                 on_progress(len(self.result.timelines), now_ns)
-            if self._num_beats_queued == len(heap) and self._is_over():
+            if self._num_beats_queued == len(heap) and not self._woken and self._is_over():
                 break
         self.result.num_events = num_events
 
@@ -124,11 +136,11 @@ class Simulator:
         if len(woken) > 1:
             woken.sort(key=lambda worker: worker.index)
         for worker in woken:
-            worker.is_poked = False
+            is_rung, worker.is_poked, worker.is_rung = worker.is_rung, False, False
             if not worker.is_alive:
                 continue
             self._step(worker)
-            if self.queue and worker.may_claim() and try_claim(self, worker):
+            if is_rung and self.queue and worker.may_claim() and try_claim(self, worker):
                 self._step(worker)
             if worker.desired_role is not None:
                 self.flips.switch_if_idle(worker)
@@ -203,7 +215,9 @@ class Simulator:
         if version != worker.version or not worker.is_stepping:
             return
         self.result.num_steps += worker.num_run_steps
-        for request in worker.end_step():
+        ended = worker.end_step()
+        rings = bool(ended or worker.in_step)
+        for request in ended:
             assert request.room is not None
             num_kv = request.isl + request.osl - 1
             worker.pool.fill(request, request.room, request.isl, num_kv)
@@ -215,7 +229,7 @@ class Simulator:
                 self.handing.end_prefill(worker, request)
         if worker.waiting:
             self.handing.admit_waiting(worker)
-        self.wake(worker)
+        self.wake(worker, rings=rings)
 
     # -- acts of several parts -------------------------------------------------------------------------------------------
 

@@ -51,6 +51,7 @@ class SimWorker:
         "in_step",
         "index",
         "is_poked",
+        "is_rung",
         "is_stepping",
         "joining",
         "max_batch_tokens",
@@ -106,6 +107,7 @@ class SimWorker:
         self.max_in_flight_blocks = self.num_blocks
         self.version = 0
         self.is_poked = False
+        self.is_rung = False
         self.max_pool_tokens = 0
         self.reset(prefix_block_tokens)
 

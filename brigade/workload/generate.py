@@ -58,7 +58,10 @@ def generate(
 
 
 def _arrivals(spec: WorkloadSpec, random: Random) -> Iterator[tuple[int, int]]:
-    """Yield (arrival, number) of a process whose unit-rate gaps are stretched to the rate, phase by phase."""
+    """Yield (arrival, number) of a process whose unit-rate gaps are stretched to the rate, phase by phase; a burst is at 0."""
+    if spec.arrivals == "burst":
+        yield from ((0, number) for number in range(spec.num_requests or 0))
+        return
     gap = _unit_gaps(spec, random)
     phases = spec.phases or (LoadPhase(duration_s=math.inf, rate_rps=spec.rate_rps, shares={}),)
     start_s, work, done, number = 0.0, next(gap), 0.0, 0
@@ -73,10 +76,7 @@ def _arrivals(spec: WorkloadSpec, random: Random) -> Iterator[tuple[int, int]]:
 
 
 def _unit_gaps(spec: WorkloadSpec, random: Random) -> Iterator[float]:
-    """Yield gaps of mean 1; a burst has none."""
-    if spec.arrivals == "burst":
-        while True:
-            yield 0.0
+    """Yield gaps of mean 1."""
     if spec.arrivals == "fixed":
         while True:
             yield 1.0

@@ -8,7 +8,7 @@ from typing import Literal
 
 from brigade.core.request import DEFAULT_CLASS, PRIORITY_CLASSES
 from brigade.workload.toml_table import Table
-from brigade.workload.trace import TraceRow, read_trace
+from brigade.workload.trace import TRACE_PREFIX_BLOCK_TOKENS, TraceRow, read_trace
 
 ARRIVALS = ("poisson", "gamma", "fixed", "burst", "trace")
 _LENGTHS = "lengths need one of: isl and osl, isl_median and osl_median, file"
@@ -78,7 +78,8 @@ class WorkloadSpec:
     """A workload but for its seed. `trace` gives arrivals, and lengths where `mix` is empty.
 
     At least one of `num_requests` and `duration_s` ends it, or the trace or the phases do. `rate_scale` divides a trace's
-    gaps; `jitter_s` moves its arrivals by up to that much, where stamps are coarse.
+    gaps; `jitter_s` moves its arrivals by up to that much, where stamps are coarse. One prefix id stands for
+    `prefix_block_tokens` tokens.
     """
 
     arrivals: Literal["poisson", "gamma", "fixed", "burst", "trace"]
@@ -95,6 +96,7 @@ class WorkloadSpec:
     max_isl: int | None = None
     max_osl: int | None = None
     slo: Mapping[str, SLOSpec]
+    prefix_block_tokens: int = TRACE_PREFIX_BLOCK_TOKENS
 
     def at_rate(self, rate_rps: float) -> WorkloadSpec:
         """Return the same workload at another mean rate: traces and phases are scaled."""
@@ -115,11 +117,6 @@ class WorkloadSpec:
     def has_prefixes(self) -> bool:
         """Whether requests may share prefixes."""
         return any(part.num_groups for part in self.mix) or (not self.mix and any(row.prefix_ids for row in self.trace))
-
-    @property
-    def prefix_block_tokens(self) -> int:
-        """Tokens that one prefix id stands for."""
-        return 512
 
 
 def load_workload(root: Table) -> WorkloadSpec:
@@ -162,6 +159,8 @@ def load_workload(root: Table) -> WorkloadSpec:
         raise table.error("phases", 'cannot stand beside arrivals = "trace"')
     if not mix and not trace:
         raise table.error("mix", "is missing: say how long requests are in [[workload.mix]]")
+    if arrivals == "burst" and phases:
+        raise table.error("phases", 'cannot stand beside arrivals = "burst"')
     if arrivals == "burst" and spec.num_requests is None:
         raise table.error("num_requests", "is missing: a burst needs a number of requests")
     if not (spec.num_requests or spec.duration_s or phases or arrivals == "trace"):
