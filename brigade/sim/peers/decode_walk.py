@@ -107,7 +107,12 @@ class Walk:
                 size += end - start
                 continue
             limit = STEP_BUDGET_TOKENS - num_needed + sums[start] + start * rounds
-            cut = bisect_right(range(end), limit, lo=start + 1, key=lambda i: sums[i] + i * rounds) - 1
+            # The rounds shift the limit by little, so two searches in C leave few places for the third.
+            low = bisect_right(sums, limit - end * rounds, start + 1, end)
+            high = bisect_right(sums, limit - start * rounds, low, end)
+            while low < high and sums[low] + low * rounds <= limit:
+                low += 1
+            cut = low - 1
             cut = min(cut, start + max_size - size)
             if cut > start:
                 taken.append(_Span(span.record, start, cut, rounds))
