@@ -16,13 +16,15 @@ _RACE_FACTOR, _RACE_STEP, _RACE_MASK = 6364136223846793005, 1442695040888963407,
 
 
 def race(sim: Simulator) -> None:
-    """Something was queued: all open workers hear of it at once, and chance says who reads the queue first."""
+    """Something was queued: all open workers hear of it at once. Those without prefills read the queue first; among equals
+    chance says who does."""
     prefillers = sim.prefillers
     num = len(prefillers)
     if num > 1:
         sim.race_state = (sim.race_state * _RACE_FACTOR + _RACE_STEP) & _RACE_MASK
         first = (sim.race_state >> 33) % num
         prefillers = prefillers[first:] + prefillers[:first]
+        prefillers.sort(key=lambda worker: bool(worker.claimed or worker.active))
     for worker in prefillers:
         if worker.may_claim() and try_claim(sim, worker):
             sim.wake(worker)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import structlog
@@ -17,6 +18,9 @@ from services.prefill.batch import PrefillBatch
 from services.prefill.handing import HandOver
 from services.prefill.refusing import Refusing
 from services.prefill.targets import Targets
+
+YIELD_S = 0.003
+"""How long a worker that has prefills leaves a new job to workers that have none."""
 
 WINDOW_PER_STREAM = 32
 """Waiting jobs of each stream that the policy is shown."""
@@ -82,6 +86,8 @@ class Claiming:
             try:
                 if self._is_in_doubt or self._incarnation != self._bus.incarnation:
                     await self._review()
+                if self._may_look():
+                    await self._let_idle_ones_first()
                 if not self._may_look() or not await self._claim():
                     await self._bell.wait(after=seen)
             except BusError as error:
@@ -112,6 +118,18 @@ class Claiming:
         if self._is_saturated():
             return False
         return self._batch.reserves_answers or self._targets.has_any()
+
+    async def _let_idle_ones_first(self) -> None:
+        """Wait a moment while this worker has prefills and others may have none: all hear of a job at once, and one that a busy
+        worker claims waits for its step while an idle one could begin. Steps are long beside the moment, so it costs nothing."""
+        if not self._batch.num_sequences or self._targets.num_prefilling_workers() < 2:
+            return
+        try:
+            async with asyncio.timeout(YIELD_S):
+                while self._batch.num_sequences:
+                    await self._bell.wait(after=self._bell.num_rings)
+        except TimeoutError:
+            return
 
     async def _claim(self) -> bool:
         """Claim once. False when nothing was to be had."""

@@ -62,6 +62,10 @@ class Targets:
         ]
         return max(sizes, default=0)
 
+    def num_prefilling_workers(self) -> int:
+        """Return how many living workers prefill, this one among them."""
+        return sum(w.status is not None and w.role is not None and w.role.prefills for w in self._workers)
+
     def note_handed(self, worker_id: str, num_blocks: int) -> None:
         before = self._handed.get(worker_id, Handed())
         self._handed[worker_id] = Handed(
