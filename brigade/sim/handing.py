@@ -49,14 +49,6 @@ class Handing:
         for request in unplaced:
             self._place(worker, request)
 
-    def may_place_later(self) -> bool:
-        """Whether a heartbeat may change anything for a request that waits for a target or for somebody to claim it."""
-        registry, workers = self._sim.registry, self._sim.workers
-        alive = [worker for worker in workers if worker.is_alive]
-        if not any(worker.views is not registry.snapshot() for worker in alive if worker.role.prefills):
-            return False
-        return bool(self._sim.queue) or any(worker.unplaced for worker in alive)
-
     def has_any_target(self, worker: SimWorker) -> bool:
         """Whether some worker that it sees decodes at all."""
         view = self._view(worker, 1)

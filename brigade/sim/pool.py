@@ -39,8 +39,9 @@ class Pool(Protocol):
     def can_admit(self, request: SimRequest, num_blocks: int, num_tokens: int) -> bool:
         """Whether `num_blocks` fit, the cached part of the first `num_tokens` tokens being there already."""
 
-    def begin(self, request: SimRequest, num_blocks: int, num_rest: int) -> tuple[Hold, int]:
-        """Take room for a prefill and, apart, `num_rest` blocks for its answer; return it and the tokens found cached."""
+    def begin(self, request: SimRequest, num_blocks: int, num_rest: int | None) -> tuple[Hold, int]:
+        """Take room for a prefill and, where it is decoded here too, `num_rest` blocks for its answer; return it and the
+        tokens found cached."""
 
     def admit(self, request: SimRequest, num_blocks: int) -> tuple[Hold, int]:
         """Take room for a whole decode; return it and the tokens whose KV is here already."""
@@ -79,10 +80,10 @@ class PromisePool:
     def can_admit(self, request: SimRequest, num_blocks: int, num_tokens: int) -> bool:
         return num_blocks <= self.ledger.num_available
 
-    def begin(self, request: SimRequest, num_blocks: int, num_rest: int) -> tuple[Hold, int]:
+    def begin(self, request: SimRequest, num_blocks: int, num_rest: int | None) -> tuple[Hold, int]:
         hold = Hold(self, num_blocks)
         hold.main = self.ledger.reserve(num_blocks)
-        if num_rest:
+        if num_rest is not None:
             hold.rest = self.ledger.reserve(num_rest)
         return hold, 0
 
@@ -139,13 +140,13 @@ class BlockPool:
     def can_admit(self, request: SimRequest, num_blocks: int, num_tokens: int) -> bool:
         return self.ledger.can_admit(num_blocks, self._hashes(request, num_tokens))
 
-    def begin(self, request: SimRequest, num_blocks: int, num_rest: int) -> tuple[Hold, int]:
+    def begin(self, request: SimRequest, num_blocks: int, num_rest: int | None) -> tuple[Hold, int]:
         num_tokens = request.isl + request.num_out
         blocks, promise = self.ledger.admit(num_blocks, self._hashes(request, num_tokens - 1))
         hold = Hold(self, num_blocks)
         num_cached = len(blocks)
         hold.blocks = blocks + promise.draw(num_blocks - num_cached)
-        if num_rest:
+        if num_rest is not None:
             hold.rest = self.ledger.reserve(num_rest)
         for block_hash in self._hashes(request, num_tokens)[num_cached:]:
             self._computing.setdefault(block_hash, request.index)

@@ -68,6 +68,7 @@ class Simulator:
         self._requests: Iterator[WorkloadRequest] = iter(requests)
         self._heap: list[tuple[int, int, int, int, object]] = []
         self._num_beats_queued = 0
+        self._idle_since_ns = 0
         self._num_arrived = 0
         self._woken: list[SimWorker] = []
         self._interval_ns = round(scenario.heartbeat_interval_s * NS_PER_S)
@@ -122,14 +123,16 @@ class Simulator:
             if on_progress is not None and len(self.result.timelines) >= report_at:
                 report_at += REPORT_EVERY
                 on_progress(len(self.result.timelines), now_ns)
-            if self._num_beats_queued == len(heap) and not self._woken and self._is_over():
+            if self._num_beats_queued < len(heap) or self._woken:
+                self._idle_since_ns = now_ns
+            elif self._is_over():
                 break
         self.result.num_events = num_events
 
     def _is_over(self) -> bool:
-        """Only heartbeats are left. Requests that are still open then wait for a worker that never comes, but for those that
-        the next heartbeat may place."""
-        return not self.num_open or not self.handing.may_place_later()
+        """Only heartbeats are left. Requests that are still open wait for a worker that never comes, once every worker has
+        looked at the registry and the queue again in vain."""
+        return not self.num_open or self.now_ns - self._idle_since_ns > 2 * self._interval_ns
 
     def _settle(self) -> None:
         woken, self._woken = self._woken, []

@@ -289,7 +289,8 @@ class SimWorker:
                 continue
             self.num_unstarted_blocks -= num_blocks
             num_prompt_blocks = self.blocks_for(request.num_left)
-            request.loan, num_cached = self.pool.begin(request, num_prompt_blocks, num_blocks - num_prompt_blocks)
+            num_rest = num_blocks - num_prompt_blocks if self.role is Role.MIXED else None
+            request.loan, num_cached = self.pool.begin(request, num_prompt_blocks, num_rest)
             request.lender = self
             if num_cached:
                 request.num_cached = min(num_cached, request.isl)

@@ -54,7 +54,7 @@ role = "decode"
 at_s = 30
 """
 
-SHA256 = "2d2d6011ba39da5d7c56d80bb3ab21b5693c1f060c816eb8e78298717d1704a1"
+SHA256 = "1bc81474e8a2fb74f0fc46164bc07ef9b1b4f606b410537785955a6941e5ae30"
 
 
 def written(tmp_path: Path) -> bytes:
