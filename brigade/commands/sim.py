@@ -49,11 +49,11 @@ def run(argv: Sequence[str]) -> int:
     """Simulate and report. Raises ConfigError before anything is run."""
     args = parser().parse_args(argv)
     scenario = load_scenario(args.scenario)
-    first = scenario.seed if args.seed is None else _count("--seed", args.seed, least=0)
-    seeds = range(first, first + _count("--seeds", args.seeds, least=1))
+    first = scenario.seed if args.seed is None else count_flag("--seed", args.seed, least=0)
+    seeds = range(first, first + count_flag("--seeds", args.seeds, least=1))
     rates = _rates(scenario, args.rates)
-    processes = _count("--processes", args.processes, least=1)
-    target = None if args.goodput is None else _target(scenario, args.goodput)
+    processes = count_flag("--processes", args.processes, least=1)
+    target = None if args.goodput is None else target_flag(scenario, "--goodput", args.goodput)
     if target is not None and args.rates is not None:
         raise ConfigError("--goodput looks for the rate itself; give it without --rates")
     if target is not None and scenario.workload.arrivals == "burst":
@@ -127,7 +127,7 @@ def _search(scenario: Scenario, seeds: Sequence[int], target: float, out: Path |
     with open_runner(scenario, processes) as runner:
         search = GoodputSearch(runner, seeds, lambda point: print(point_line(point), file=sys.stderr))
         try:
-            goodput = search.goodput(target, _mean_rate(scenario))
+            goodput = search.goodput(target, mean_rate(scenario))
         except KeyboardInterrupt:
             was_interrupted = True
     text = goodput_text(scenario, goodput, search.points, num_seeds=len(seeds))
@@ -137,7 +137,7 @@ def _search(scenario: Scenario, seeds: Sequence[int], target: float, out: Path |
     return EXIT_INTERRUPTED if was_interrupted else 0
 
 
-def _mean_rate(scenario: Scenario) -> float:
+def mean_rate(scenario: Scenario) -> float:
     """Return the scenario's own mean rate."""
     workload = scenario.workload
     if workload.phases:
@@ -184,12 +184,13 @@ def _rates(scenario: Scenario, text: str | None) -> Sequence[float | None]:
     return [_positive("--rates", word) for word in text.split(",")]
 
 
-def _target(scenario: Scenario, text: str) -> float:
-    percent = _positive("--goodput", text)
+def target_flag(scenario: Scenario, flag: str, text: str) -> float:
+    """Return an attainment given in percent. Raises ConfigError, also where the scenario has nothing to attain."""
+    percent = _positive(flag, text)
     if percent > 100:
-        raise ConfigError(f"--goodput must be at most 100, not {text}")
+        raise ConfigError(f"{flag} must be at most 100, not {text}")
     if all(slo.ttft_s is None and slo.tpot_s is None for slo in scenario.workload.slo.values()):
-        raise ConfigError(f"--goodput: {scenario.path} sets no targets in [slo], so every rate would do")
+        raise ConfigError(f"{flag}: {scenario.path} sets no targets in [slo], so every rate would do")
     return percent / 100
 
 
@@ -203,7 +204,8 @@ def _out_folder(text: str | None) -> Path | None:
     return Path(text)
 
 
-def _count(flag: str, text: str, *, least: int) -> int:
+def count_flag(flag: str, text: str, *, least: int) -> int:
+    """Return a whole number. Raises ConfigError."""
     if not (text.isascii() and text.isdigit()) or int(text) < least:
         raise ConfigError(f"{flag} must be a whole number of at least {least}, not {text!r}")
     return int(text)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from brigade.sim.scenario import WorkerSpec
 from brigade.sim.study import RunAsk, RunFound, Runner
 
 Z_95 = 1.959963984540054
@@ -24,7 +25,7 @@ def wilson_interval(num_in: int, num: int, z: float = Z_95) -> tuple[float, floa
     middle = share + z * z / (2 * num)
     spread = z * math.sqrt(share * (1 - share) / num + z * z / (4 * num * num))
     low, high = (middle - spread) / (1 + z * z / num), (middle + spread) / (1 + z * z / num)
-    return max(0.0, low), min(1.0, high)
+    return (low if num_in else 0.0), (high if num_in < num else 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,9 +79,16 @@ class GoodputSearch:
     """Remembers what it has run, so the three searches of one answer share their points."""
 
     def __init__(
-        self, runner: Runner, seeds: Sequence[int], on_point: Callable[[RatePoint], None] | None = None
+        self,
+        runner: Runner,
+        seeds: Sequence[int],
+        on_point: Callable[[RatePoint], None] | None = None,
+        *,
+        workers: tuple[WorkerSpec, ...] | None = None,
     ) -> None:
+        """`workers` are another cluster than the scenario's own."""
         self._runner = runner
+        self._workers = workers
         self._seeds = tuple(seeds)
         self._on_point = on_point
         self._points: dict[float, RatePoint] = {}
@@ -93,11 +101,14 @@ class GoodputSearch:
     def point(self, rate_rps: float) -> RatePoint:
         """Run all seeds at a rate, once."""
         if rate_rps not in self._points:
-            runs = list(self._runner.run([RunAsk(seed=seed, rate_rps=rate_rps) for seed in self._seeds]))
+            runs = list(self._runner.run(self._asks(rate_rps)))
             self._points[rate_rps] = rate_point(rate_rps, runs)
             if self._on_point is not None:
                 self._on_point(self._points[rate_rps])
         return self._points[rate_rps]
+
+    def _asks(self, rate_rps: float) -> list[RunAsk]:
+        return [RunAsk(seed=seed, rate_rps=rate_rps, workers=self._workers) for seed in self._seeds]
 
     def goodput(self, target: float, start_rps: float, *, tolerance: float = 0.01) -> Goodput:
         """Search to within a share `tolerance` of the rate."""

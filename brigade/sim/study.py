@@ -12,17 +12,18 @@ from pathlib import Path
 from brigade.report.requests_csv import write_requests
 from brigade.report.summary import RunSummary, summarise
 from brigade.sim.result import SimResult
-from brigade.sim.scenario import Scenario, load_scenario
+from brigade.sim.scenario import Scenario, WorkerSpec, load_scenario
 from brigade.sim.simulator import simulate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunAsk:
-    """One run to do. `rate_rps` None is the scenario's own; `csv_path` takes all requests, where given."""
+    """One run to do. `rate_rps` and `workers` None are the scenario's own; `csv_path` takes all requests, where given."""
 
     seed: int
     rate_rps: float | None = None
     csv_path: str | None = None
+    workers: tuple[WorkerSpec, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,8 @@ class RunFound:
 
 def run_one(scenario: Scenario, ask: RunAsk, on_progress: Callable[[int, int], None] | None = None) -> SimResult:
     """Simulate one run, with every request in memory."""
+    if ask.workers is not None:
+        scenario = replace(scenario, workers=ask.workers, failures=(), flips=())
     return simulate(at_rate(scenario, ask.rate_rps), seed=ask.seed, on_progress=on_progress)
 
 

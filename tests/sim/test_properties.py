@@ -14,8 +14,8 @@ from brigade.sim.result import SimResult
 from brigade.sim.simulator import Simulator
 from brigade.sim.worker import WorkerState
 
-FEW = settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
-MORE = settings(FEW, max_examples=150)
+FEW = settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
+MORE = settings(FEW, max_examples=60)
 
 
 def run(case: Case, *, skips: bool = True, takes_blocks: bool = False) -> tuple[Simulator, SimResult]:
