@@ -54,6 +54,12 @@ def _compare() -> Callable[[Sequence[str]], int]:
     return compare.run
 
 
+def _plan() -> Callable[[Sequence[str]], int]:
+    from brigade.commands import plan
+
+    return plan.run
+
+
 def _version() -> Callable[[Sequence[str]], int]:
     from brigade.commands import version
 
@@ -67,6 +73,7 @@ COMMANDS = {
     "sim": Command(summary="simulate a scenario with the live policies", load=_sim),
     "bench": Command(summary="offer a workload to a live system and report what came", load=_bench),
     "compare": Command(summary="compare two results", load=_compare),
+    "plan": Command(summary="find the cheapest cluster that holds a scenario's SLO", load=_plan),
     "version": Command(summary="print the version", load=_version),
 }
 
