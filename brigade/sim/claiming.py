@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from brigade.core.messages import Role
 from brigade.core.request import RequestState
 from brigade.policies.batching import PrefillView
+from brigade.policies.claim_order import yield_s
 
 if TYPE_CHECKING:
     from brigade.sim.simulator import Simulator
@@ -16,15 +17,15 @@ _RACE_FACTOR, _RACE_STEP, _RACE_MASK = 6364136223846793005, 1442695040888963407,
 
 
 def race(sim: Simulator) -> None:
-    """Something was queued: all open workers hear of it at once. Those without prefills read the queue first; among equals
-    chance says who does."""
+    """Something was queued: all open workers hear of it at once. The least busy one reads the queue first; among equals chance
+    says who does."""
     prefillers = sim.prefillers
     num = len(prefillers)
     if num > 1:
         sim.race_state = (sim.race_state * _RACE_FACTOR + _RACE_STEP) & _RACE_MASK
         first = (sim.race_state >> 33) % num
         prefillers = prefillers[first:] + prefillers[:first]
-        prefillers.sort(key=lambda worker: bool(worker.claimed or worker.active))
+        prefillers.sort(key=lambda worker: yield_s(worker.num_left_tokens))
     for worker in prefillers:
         if worker.may_claim() and try_claim(sim, worker):
             sim.wake(worker)

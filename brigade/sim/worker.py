@@ -173,6 +173,11 @@ class SimWorker:
             self.claimed or self.active or self.unplaced or self.waiting or self.arriving or self.joining or self.batch
         )
 
+    @property
+    def num_left_tokens(self) -> int:
+        """Prompt tokens still to be computed, the running step's included."""
+        return self.num_unstarted_tokens + sum(num_tokens for _, num_tokens in self.in_step)
+
     def may_claim(self) -> bool:
         """The live worker's own conditions, before it asks the policy."""
         return (

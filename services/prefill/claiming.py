@@ -13,14 +13,12 @@ from brigade.core.errors import BusError
 from brigade.core.messages import AttemptKey
 from brigade.kv.pool import KVPool
 from brigade.policies.batching import BatchingPolicy, PrefillView, max_in_flight_blocks
+from brigade.policies.claim_order import yield_s
 from brigade.runtime.bell import Bell
 from services.prefill.batch import PrefillBatch
 from services.prefill.handing import HandOver
 from services.prefill.refusing import Refusing
 from services.prefill.targets import Targets
-
-YIELD_S = 0.003
-"""How long a worker that has prefills leaves a new job to workers that have none."""
 
 WINDOW_PER_STREAM = 32
 """Waiting jobs of each stream that the policy is shown."""
@@ -47,6 +45,7 @@ class Claiming:
         bell: Bell,
         step_bell: Bell,
         is_saturated: Callable[[], bool],
+        yield_s: Callable[[int], float] = yield_s,
     ) -> None:
         self._bus = bus
         self._queue = queue
@@ -60,6 +59,7 @@ class Claiming:
         self._bell = bell
         self._step_bell = step_bell
         self._is_saturated = is_saturated
+        self._yield_s = yield_s
         model_blocks = pool.num_blocks_for(pool.engine.model.max_model_len_tokens)
         self._max_in_flight_blocks = max_in_flight_blocks(pool.num_blocks, min(model_blocks, pool.num_blocks))
         self._is_in_doubt = True
@@ -87,7 +87,7 @@ class Claiming:
                 if self._is_in_doubt or self._incarnation != self._bus.incarnation:
                     await self._review()
                 if self._may_look():
-                    await self._let_idle_ones_first()
+                    await self._let_others_first()
                 if not self._may_look() or not await self._claim():
                     await self._bell.wait(after=seen)
             except BusError as error:
@@ -119,17 +119,23 @@ class Claiming:
             return False
         return self._batch.reserves_answers or self._targets.has_any()
 
-    async def _let_idle_ones_first(self) -> None:
-        """Wait a moment while this worker has prefills and others may have none: all hear of a job at once, and one that a busy
-        worker claims waits for its step while an idle one could begin. Steps are long beside the moment, so it costs nothing."""
-        if not self._batch.num_sequences or self._targets.num_prefilling_workers() < 2:
+    async def _let_others_first(self) -> None:
+        """Wait as long as the policy says while this worker has prefills and others may have fewer: a job that a busy worker
+        claims waits for its steps, while another could begin."""
+        if self._targets.num_prefilling_workers() < 2:
             return
-        try:
-            async with asyncio.timeout(YIELD_S):
-                while self._batch.num_sequences:
-                    await self._bell.wait(after=self._bell.num_rings)
-        except TimeoutError:
-            return
+        loop = asyncio.get_running_loop()
+        begun_s = loop.time()
+        while True:
+            seen = self._bell.num_rings
+            left_s = self._yield_s(self._batch.num_left_tokens) - (loop.time() - begun_s)
+            if left_s <= 0:
+                return
+            try:
+                async with asyncio.timeout(left_s):
+                    await self._bell.wait(after=seen)
+            except TimeoutError:
+                return
 
     async def _claim(self) -> bool:
         """Claim once. False when nothing was to be had."""

@@ -13,7 +13,7 @@ from support.waiting import wait_until
 from brigade.core.messages import Role
 from brigade.core.step import Sampled, Slice
 from brigade.engine.emulated import EmulatedEngine
-from services.prefill import claiming
+from brigade.policies import claim_order
 
 pytestmark = pytest.mark.usefixtures("no_key_leaks")
 
@@ -30,7 +30,7 @@ async def test_a_busy_worker_leaves_new_jobs_to_idle_ones(
     cluster: EmulatedCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All hear of a job at once. While one worker is held in a long step, ten jobs in turn are all answered by the other."""
-    monkeypatch.setattr(claiming, "YIELD_S", 1.0)
+    monkeypatch.setattr(claim_order, "FIRST_YIELD_S", 1.0)
     gate, is_held = threading.Event(), threading.Event()
 
     class Held(EmulatedEngine):
