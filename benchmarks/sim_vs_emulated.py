@@ -1,6 +1,6 @@
 """True to ourselves: one seeded workload through the simulator and through an emulated cluster of the real services.
 
-    python -m benchmarks.sim_vs_emulated                       # 6P10D of H100s, Llama-3.1-8B, 1,000 requests
+    python -m benchmarks.sim_vs_emulated                       # 6P10D of H100s, Llama-3.1-8B, 800 requests
 
 Both know the same profile, policies, workload and heartbeats (scaled). What differs is what the simulator leaves out: Redis,
 HTTP, processes, and chance in who is first at the queue. The first requests are left out of the figures of both: the
@@ -208,9 +208,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--profile", default="h100/llama-3.1-8b/tp1")
     parser.add_argument("--prefill", type=int, default=6)
     parser.add_argument("--decode", type=int, default=10)
-    parser.add_argument("--rate-rps", type=float, default=130.0)
-    parser.add_argument("--num-requests", type=int, default=1000)
-    parser.add_argument("--time-scale", type=float, default=20.0)
+    parser.add_argument("--rate-rps", type=float, default=200.0)
+    parser.add_argument("--num-requests", type=int, default=800)
+    parser.add_argument("--time-scale", type=float, default=30.0)
     parser.add_argument("--warm-up-s", type=float, default=0.5, help="model time whose arrivals are left out")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=1)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-FIRST_YIELD_S = 0.0015
+FIRST_YIELD_S = 0.002
 """What a worker with any work leaves to those without: more than a round trip to Redis, less than any step."""
-YIELD_S_PER_TOKEN = 2e-6
-"""A fraction of the time that computing a token takes, so that waiting ends before the work that is waited for."""
+YIELD_S_PER_TOKEN = 4e-6
+"""A fraction of the time that a large model takes for a token. Small models may be done sooner; the wait ends with the work."""
 
 
 def yield_s(num_left_tokens: int) -> float:

@@ -17,7 +17,7 @@ from services.prefill.sequence import PrefillSequence
 
 class PrefillBatch:
     """Implements the step loop's source of slices. `on_prefilled(sequence, first token)` takes over the sequence's blocks;
-    `on_scheduled()` is called when a step has taken work away, so that more may be claimed while it runs."""
+    `on_scheduled()` is called when a step has taken work away, so that more may be claimed while it runs, and when none is left."""
 
     def __init__(
         self,
@@ -142,6 +142,8 @@ class PrefillBatch:
             elif sampled is not None:
                 self._active.remove(sequence)
                 self._on_prefilled(sequence, sampled)
+        if step and not self.num_sequences:
+            self._on_scheduled()
 
     def clear(self) -> None:
         """Give up everything. Only when no step is running."""

@@ -19,10 +19,10 @@ def test_more_work_waits_longer() -> None:
     assert all(first < second for first, second in pairwise(waits))
 
 
-def test_the_wait_ends_before_the_work_of_every_profile() -> None:
-    """Or a worker would have finished, and be idle beside a job that it still leaves to others."""
+def test_the_wait_is_short_beside_the_work_of_every_profile() -> None:
+    """It ends with the work in any case, but resolves nothing between workers that are done before their turn comes."""
     for name in profile_names():
         costs = load_profile(name)
         for left in (1, 64, 512, 2048, 4096):
             work_s = costs.prefill_ns([PrefillPart(num_new_tokens=left)]) / 1e9
-            assert yield_s(left) < work_s, (name, left)
+            assert yield_s(left) < 2 * work_s, (name, left)
