@@ -17,7 +17,8 @@ from services.prefill.sequence import PrefillSequence
 
 class PrefillBatch:
     """Implements the step loop's source of slices. `on_prefilled(sequence, first token)` takes over the sequence's blocks;
-    `on_scheduled()` is called when a step has taken work away, so that more may be claimed while it runs, and when none is left."""
+    `on_scheduled()` is called when a step has taken work away, so that more may be claimed while it runs,
+    and when none is left."""
 
     def __init__(
         self,
