@@ -210,7 +210,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--decode", type=int, default=10)
     parser.add_argument("--rate-rps", type=float, default=200.0)
     parser.add_argument("--num-requests", type=int, default=800)
-    parser.add_argument("--time-scale", type=float, default=30.0)
+    parser.add_argument("--time-scale", type=float, default=60.0)
     parser.add_argument("--warm-up-s", type=float, default=0.5, help="model time whose arrivals are left out")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=1)
