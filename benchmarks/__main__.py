@@ -10,8 +10,8 @@ import sys
 
 from benchmarks.measures import ROOT
 
-# Full runs take about ten minutes on two idle cores; --quick about two.
-WITH_QUICK = ("benchmarks.engine_vs_transformers", "benchmarks.http_path")
+# Full runs take about a quarter of an hour on two idle cores; --quick about three minutes.
+WITH_QUICK = ("benchmarks.engine_vs_transformers", "benchmarks.http_path", "benchmarks.sim_vs_real")
 ALWAYS = ("benchmarks.kv_handover", "benchmarks.router_sse")
 
 
