@@ -54,7 +54,7 @@ role = "decode"
 at_s = 30
 """
 
-SHA256 = "1bc81474e8a2fb74f0fc46164bc07ef9b1b4f606b410537785955a6941e5ae30"
+SHA256 = "1d71caf088392d0aa25c554a3bfd27a916b0c89637abc6d89b198f80ea1cda65"
 
 
 def written(tmp_path: Path) -> bytes:
