@@ -22,7 +22,7 @@ from brigade.core.request import RequestSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceivedJob:
-    """A decode job on this worker's stream, with what its record says about the request."""
+    """A decode job on this worker's stream, with what its record said about the request when it was sent."""
 
     entry_id: str
     job: DecodeJob
@@ -64,32 +64,19 @@ class DecodeStream:
                 "XREADGROUP", "GROUP", DECODE_GROUP, self._worker, "COUNT", 10000, "STREAMS", self._key, "0"
             )
             entries = [entry for _, found in answer for entry in entries_in(found)]
-        jobs: list[tuple[str, DecodeJob]] = []
+        received = []
         for entry_id, fields in entries:
             if not fields:  # deleted while it was pending: only the acknowledgement is missing
                 await self._drop_entry(entry_id)
                 continue
-            data = fields.get(b"j", b"")
+            job_data, spec_data = fields.get(b"j", b""), fields.get(b"s", b"")
             try:
-                jobs.append((entry_id, decode_decode_job(data)))
+                job, spec = decode_decode_job(job_data), decode_spec(spec_data)
             except DecodeError as e:
-                await bury_decode_entry(self._bus, self._worker, entry_id, str(e), data)
-        if not jobs:
-            return []
-        records = await self._bus.pipeline(
-            [("HMGET", self._bus.keys.request(job.request_id), "spec", "owner") for _, job in jobs]
-        )
-        received = []
-        for (entry_id, job), (spec, owner) in zip(jobs, records, strict=True):
-            if spec is None:  # the record has gone: a missing record counts as terminal
-                await self._drop_entry(entry_id)
+                await bury_decode_entry(self._bus, self._worker, entry_id, str(e), job_data + spec_data)
                 continue
-            try:
-                request = decode_spec(spec)
-            except DecodeError as e:
-                await bury_decode_entry(self._bus, self._worker, entry_id, str(e), spec)
-                continue
-            received.append(ReceivedJob(entry_id=entry_id, job=job, spec=request, owner=owner.decode()))
+            owner = fields.get(b"o", b"").decode(errors="replace")
+            received.append(ReceivedJob(entry_id=entry_id, job=job, spec=spec, owner=owner))
         return received
 
     async def pending_ids(self) -> set[str]:

@@ -69,3 +69,11 @@ local function enqueue(id, attempt, stream, job)
   redis.call('HSET', req_key(id), 'stream', stream, 'entry', entry, 't_queued', now())
   wake()
 end
+
+-- A decode job goes out with what its reader must know of the request, so that it need not ask. Answers the entry id, or false
+-- when the worker's stream is not there.
+local function deliver(target, id, attempt, job)
+  local v = redis.call('HMGET', req_key(id), 'spec', 'owner')
+  return redis.call('XADD', P .. 'decode:' .. target, 'NOMKSTREAM', '*', 'r', id, 'a', attempt, 'j', job, 's', v[1] or '',
+    'o', v[2] or '')
+end

@@ -21,7 +21,7 @@ if target == '' then
 else
   local t = redis.call('HMGET', P .. 'worker:' .. target, 'role', 'accepting', 'epoch')
   if not t[1] or t[1] == 'prefill' or t[2] ~= '1' or t[3] ~= epoch then return 'TARGET' end
-  local dentry = redis.call('XADD', P .. 'decode:' .. target, 'NOMKSTREAM', '*', 'r', id, 'a', attempt, 'j', job)
+  local dentry = deliver(target, id, attempt, job)
   if not dentry then return 'TARGET' end
   publish(r.owner, part)
   redis.call('HSET', req_key(id), 'state', 'HANDED', 'holder', target, 'dentry', dentry, 'entry', '', 't_handed', now())

@@ -13,7 +13,7 @@ if not ours or r.state ~= 'DECODING' then
 end
 local t = redis.call('HMGET', P .. 'worker:' .. target, 'role', 'accepting', 'epoch')
 if not t[1] or t[1] == 'prefill' or t[2] ~= '1' or t[3] ~= epoch then return 'TARGET' end
-local new_entry = redis.call('XADD', P .. 'decode:' .. target, 'NOMKSTREAM', '*', 'r', id, 'a', attempt, 'j', job)
+local new_entry = deliver(target, id, attempt, job)
 if not new_entry then return 'TARGET' end
 if part ~= '' then publish(r.owner, part) end
 redis.call('HSET', req_key(id), 'state', 'HANDED', 'holder', target, 'prefiller', w, 'dentry', new_entry, 't_handed', now())
