@@ -174,7 +174,7 @@ async def test_a_restart_of_redis_hangs_no_client(model: Path, tmp_path: Path) -
 
 
 @pytest.mark.evidence
-@pytest.mark.parametrize("seed", range(int(os.environ.get("BRIGADE_EVIDENCE_SEEDS", "8"))))
+@pytest.mark.parametrize("seed", range(int(os.environ.get("EVIDENCE_SEEDS", "8"))))
 async def test_no_token_is_lost_or_repeated_in_a_long_series(seed: int, model: Path, tmp_path: Path) -> None:
     rng = random.Random(seed)
     series = [rng.choice(DISTURBANCES[:-1]) for _ in range(15)]
